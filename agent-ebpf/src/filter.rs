@@ -1,0 +1,115 @@
+//! How filters lie in kernel maps.
+//!
+//! A *set* is one consumer's demand of an event: up to 64 of them, a bit each. Every dimension (user, name, cgroup,
+//! path) yields the sets that its value satisfies; a record leaves the kernel when one set is satisfied in all
+//! dimensions. Keys carry a generation: a change fills the idle generation and flips one word, so it is atomic.
+//! The kernel may let through more than was asked for (a long prefix is cut); the agent judges exactly.
+
+/// Number of sets.
+pub const SETS: usize = 64;
+
+/// Words of the `SETTINGS` array, which has one entry.
+pub mod setting {
+    /// Generation in force, 0 or 1.
+    pub const GENERATION: usize = 0;
+    /// The agent's own process, whose doings are not reported.
+    pub const OWN_TGID: usize = 1;
+    /// Bytes of environment to copy at exec; 0 for none.
+    pub const ENV_MAX: usize = 2;
+    /// Words in the entry.
+    pub const COUNT: usize = 4;
+}
+
+/// Words of an entry of `EVENT_FILTERS`, indexed by `generation * MAX_EVENTS + event`.
+pub mod word {
+    /// Sets that want the event at all; 0: it is not reported.
+    pub const WANTED: usize = 0;
+    /// Sets that take any path. The others need a leaf, prefix or suffix that matches.
+    pub const PATH_ANY: usize = 1;
+    /// Sets that take any user unless the user map says no.
+    pub const UID_ANY: usize = 2;
+    /// The same for the name of the thread.
+    pub const COMM_ANY: usize = 3;
+    /// The same for the cgroup.
+    pub const CGROUP_ANY: usize = 4;
+    /// Bits of [`super::has`]: which maps hold anything for this event, so that an idle one costs no look-up.
+    pub const HAS: usize = 5;
+    /// Words in the entry.
+    pub const COUNT: usize = 8;
+}
+
+/// Bits of [`word::HAS`].
+pub mod has {
+    /// Users are told apart.
+    pub const UID: u64 = 1;
+    /// Thread names are told apart.
+    pub const COMM: u64 = 2;
+    /// Cgroups are told apart.
+    pub const CGROUP: u64 = 4;
+    /// There are leaf names.
+    pub const LEAF: u64 = 8;
+    /// There are prefixes.
+    pub const PREFIX: u64 = 16;
+    /// There are suffixes.
+    pub const SUFFIX: u64 = 32;
+    /// Threads are wanted, not only processes (fork, exit).
+    pub const THREADS: u64 = 64;
+    /// There are watched inodes.
+    pub const INODE: u64 = 128;
+}
+
+/// Bytes of a leaf key: generation (8 bytes), name, zeroed to the end.
+pub const LEAF_KEY: usize = 8 + LEAF_NAME;
+/// Bytes of a name in a leaf key. A longer name is cut to one less.
+pub const LEAF_NAME: usize = 64;
+/// Data bytes of a prefix key: generation, path.
+pub const PREFIX_DATA: usize = 256;
+/// Data bytes of a suffix key: generation, the path's last bytes in reverse.
+pub const SUFFIX_DATA: usize = 33;
+/// Entries of each path and scope map.
+pub const ENTRIES: u32 = 8192;
+
+/// Entries of `SYSCALLS`: generation, ABI (native, compat), number.
+pub const SYSCALL_ENTRIES: usize = 2 * 2 * SYSCALL_NUMBERS;
+/// System call numbers that can be told apart in one ABI.
+pub const SYSCALL_NUMBERS: usize = 1024;
+
+/// What to do at the end of a system call, as `SYSCALLS` holds it: event in bits 0..8 (0: nothing), position of the
+/// path argument in 8..12, of the directory descriptor in 12..16 (15: there is none), and whether to act at the
+/// beginning of the call, because it does not return, in 16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Event to report.
+    pub event: u16,
+    /// Position of the path argument, [`Action::NONE`] if there is none.
+    pub path_arg: u8,
+    /// Position of the directory descriptor, [`Action::NONE`] if there is none.
+    pub dir_arg: u8,
+    /// Act at the beginning.
+    pub at_enter: bool,
+}
+
+impl Action {
+    /// No such argument.
+    pub const NONE: u8 = 15;
+
+    /// As stored.
+    #[must_use]
+    pub const fn encode(self) -> u32 {
+        (self.event as u32 & 0xff)
+            | (self.path_arg as u32 & 15) << 8
+            | (self.dir_arg as u32 & 15) << 12
+            | (self.at_enter as u32) << 16
+    }
+
+    /// From what is stored.
+    #[must_use]
+    pub const fn decode(word: u32) -> Self {
+        Self {
+            event: (word & 0xff) as u16,
+            path_arg: (word >> 8 & 15) as u8,
+            dir_arg: (word >> 12 & 15) as u8,
+            at_enter: word >> 16 & 1 == 1,
+        }
+    }
+}

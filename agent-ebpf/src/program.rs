@@ -1,0 +1,341 @@
+//! The kernel programs, and the ways each event can be produced.
+//!
+//! [`PROGRAMS`] says where a program attaches and what it needs of the kernel; [`PLANS`] lists for each event the ways
+//! to have it, best first. The agent takes the first that the running kernel allows and says why the better ones were
+//! not possible. To add a hook, add a program row and name it in a plan.
+
+use crate::event::{self, EventId};
+use crate::fact::{self, Fact};
+
+/// Kinds of way, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Step {
+    /// A typed tracepoint made for the event (BTF tracepoint).
+    Tracepoint = 1,
+    /// fexit on the function that does it: resolved objects and the result, no `bpf` in the LSM list needed.
+    Fexit = 2,
+    /// BPF LSM.
+    Lsm = 3,
+    /// fexit on the system call's own function.
+    FexitSyscall = 4,
+    /// kprobe or kretprobe.
+    Kprobe = 5,
+    /// The tracepoint of one system call.
+    SyscallTracepoint = 6,
+    /// Raw tracepoints of all system calls: work everywhere, cost every call.
+    RawSyscall = 7,
+    /// A BPF iterator.
+    Iterator = 8,
+}
+
+impl Step {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Tracepoint,
+        Self::Fexit,
+        Self::Lsm,
+        Self::FexitSyscall,
+        Self::Kprobe,
+        Self::SyscallTracepoint,
+        Self::RawSyscall,
+        Self::Iterator,
+    ];
+
+    /// Name in `haechi check`, docs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Fexit => "fexit",
+            Self::Lsm => "lsm",
+            Self::FexitSyscall => "fexit-syscall",
+            Self::Kprobe => "kprobe",
+            Self::SyscallTracepoint => "syscall-tracepoint",
+            Self::RawSyscall => "raw-syscall",
+            Self::Iterator => "iterator",
+        }
+    }
+
+    /// The step with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if number == 0 || number as usize > Self::ALL.len() { None } else { Some(Self::ALL[number as usize - 1]) }
+    }
+}
+
+/// Where a program attaches. Of several names the first that the kernel has is taken: they differ by architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// BTF tracepoint.
+    TpBtf(&'static str),
+    /// Return of a kernel function, by trampoline.
+    Fexit(&'static [&'static str]),
+    /// LSM hook.
+    Lsm(&'static str),
+    /// Entry of a kernel function, by breakpoint.
+    Kprobe(&'static [&'static str]),
+    /// Return of a kernel function, by breakpoint.
+    Kretprobe(&'static [&'static str]),
+    /// A tracepoint: category, name.
+    Tracepoint(&'static str, &'static str),
+    /// A BPF iterator.
+    Iter(&'static str),
+}
+
+/// One kernel program.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramDef {
+    /// Name of its function in the object.
+    pub name: &'static str,
+    /// Where it attaches.
+    pub hook: Hook,
+    /// Facts without which it would read nothing of use; it is not tried where one is absent.
+    pub needs: &'static [Fact],
+}
+
+/// One way to produce an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// What kind of way it is.
+    pub step: Step,
+    /// Programs that must all run.
+    pub programs: &'static [&'static str],
+    /// Programs that see more where the kernel allows them.
+    pub optional: &'static [&'static str],
+    /// What this way cannot see, for `haechi check`; empty: nothing known.
+    pub blind: &'static str,
+}
+
+/// The ways to produce an event.
+#[derive(Clone, Copy, Debug)]
+pub struct EventPlans {
+    /// The event.
+    pub event: EventId,
+    /// Ways, best first.
+    pub plans: &'static [Plan],
+}
+
+const fn program(name: &'static str, hook: Hook, needs: &'static [Fact]) -> ProgramDef {
+    ProgramDef { name, hook, needs }
+}
+
+/// All programs.
+pub const PROGRAMS: &[ProgramDef] = &[
+    program("sched_process_fork", Hook::TpBtf("sched_process_fork"), &[]),
+    program("sched_process_exec", Hook::TpBtf("sched_process_exec"), &[fact::HELPER_FIND_VMA]),
+    program("sched_process_exec_old", Hook::TpBtf("sched_process_exec"), &[]),
+    program("task_rename", Hook::TpBtf("task_rename"), &[]),
+    program("sched_process_exit", Hook::TpBtf("sched_process_exit"), &[]),
+    program("cgroup_mkdir", Hook::TpBtf("cgroup_mkdir"), &[fact::CGROUP_KN, fact::KN_ID]),
+    program("cgroup_rmdir", Hook::TpBtf("cgroup_rmdir"), &[fact::CGROUP_KN, fact::KN_ID]),
+    program("cgroup_attach_task", Hook::TpBtf("cgroup_attach_task"), &[fact::CGROUP_KN, fact::KN_ID]),
+    program("file_open_fexit", Hook::Fexit(&["security_file_open"]), &[]),
+    program("file_open_lsm", Hook::Lsm("file_open"), &[]),
+    program("file_open_kprobe", Hook::Kprobe(&["security_file_open"]), &[]),
+    program("socket_connect_fexit", Hook::Fexit(&["security_socket_connect"]), &[]),
+    program("socket_connect_lsm", Hook::Lsm("socket_connect"), &[]),
+    program("socket_connect_kprobe", Hook::Kprobe(&["security_socket_connect"]), &[]),
+    program("ptrace_fexit", Hook::Fexit(&["__x64_sys_ptrace", "__arm64_sys_ptrace"]), &[]),
+    program("ptrace_fexit_compat", Hook::Fexit(&["__ia32_compat_sys_ptrace", "__arm64_compat_sys_ptrace"]), &[]),
+    program("memfd_create_fexit", Hook::Fexit(&["__x64_sys_memfd_create", "__arm64_sys_memfd_create"]), &[]),
+    program("memfd_create_fexit_compat", Hook::Fexit(&["__ia32_sys_memfd_create"]), &[]),
+    program(
+        "syscall_kretprobe",
+        Hook::Kretprobe(&[
+            "__x64_sys_ptrace",
+            "__ia32_compat_sys_ptrace",
+            "__x64_sys_memfd_create",
+            "__ia32_sys_memfd_create",
+            "__arm64_sys_ptrace",
+            "__arm64_compat_sys_ptrace",
+            "__arm64_sys_memfd_create",
+        ]),
+        &[fact::HELPER_TASK_PT_REGS],
+    ),
+    program("tracepoint_ptrace", Hook::Tracepoint("syscalls", "sys_exit_ptrace"), &[fact::HELPER_TASK_PT_REGS]),
+    program(
+        "tracepoint_memfd_create",
+        Hook::Tracepoint("syscalls", "sys_exit_memfd_create"),
+        &[fact::HELPER_TASK_PT_REGS],
+    ),
+    program("sys_enter", Hook::TpBtf("sys_enter"), &[]),
+    program("sys_exit", Hook::TpBtf("sys_exit"), &[]),
+    program(
+        "io_uring_submit",
+        Hook::TpBtf("io_uring_submit_req"),
+        &[fact::IO_SUBMIT_REQ_ARG, fact::IO_OPCODE, fact::IO_CMD, fact::FILENAME_NAME],
+    ),
+    program("tasks", Hook::Iter("task"), &[]),
+];
+
+const fn typed(programs: &'static [&'static str]) -> Plan {
+    Plan { step: Step::Tracepoint, programs, optional: &[], blind: "" }
+}
+
+const COMPAT_BLIND: &str = "calls of 32-bit programs: the kernel fires no such tracepoint for them";
+
+/// The ways to produce each event, in the order of the table.
+pub const PLANS: &[EventPlans] = &[
+    EventPlans { event: event::sched_process_fork::ID, plans: &[typed(&["sched_process_fork"])] },
+    EventPlans {
+        event: event::sched_process_exec::ID,
+        plans: &[
+            Plan { optional: &["task_rename"], ..typed(&["sched_process_exec"]) },
+            Plan {
+                optional: &["task_rename"],
+                blind: "the ELF loader: before Linux 5.17 a program cannot look up the mapping of an address",
+                ..typed(&["sched_process_exec_old"])
+            },
+        ],
+    },
+    EventPlans { event: event::sched_process_exit::ID, plans: &[typed(&["sched_process_exit"])] },
+    EventPlans { event: event::cgroup_mkdir::ID, plans: &[typed(&["cgroup_mkdir"])] },
+    EventPlans { event: event::cgroup_rmdir::ID, plans: &[typed(&["cgroup_rmdir"])] },
+    EventPlans { event: event::cgroup_attach_task::ID, plans: &[typed(&["cgroup_attach_task"])] },
+    EventPlans {
+        event: event::security_file_open::ID,
+        plans: &[
+            Plan { step: Step::Fexit, programs: &["file_open_fexit"], optional: &[], blind: "" },
+            Plan { step: Step::Lsm, programs: &["file_open_lsm"], optional: &[], blind: "" },
+            Plan {
+                step: Step::Kprobe,
+                programs: &["file_open_kprobe"],
+                optional: &[],
+                blind: "the verdict of security modules; opens while the kernel handles another probe of this kind",
+            },
+            Plan {
+                step: Step::RawSyscall,
+                programs: &["sys_exit"],
+                optional: &["io_uring_submit"],
+                blind: "opens that fail, opens the kernel makes itself (program files and loaders at exec); io_uring \
+                        opens and descriptors closed at once by another thread show the path the program gave, marked",
+            },
+        ],
+    },
+    EventPlans {
+        event: event::security_socket_connect::ID,
+        plans: &[
+            Plan { step: Step::Fexit, programs: &["socket_connect_fexit"], optional: &[], blind: "" },
+            Plan { step: Step::Lsm, programs: &["socket_connect_lsm"], optional: &[], blind: "" },
+            Plan {
+                step: Step::Kprobe,
+                programs: &["socket_connect_kprobe"],
+                optional: &[],
+                blind: "the verdict of security modules",
+            },
+            Plan {
+                step: Step::RawSyscall,
+                programs: &["sys_exit"],
+                optional: &["io_uring_submit"],
+                blind: "the address is read from the program's memory when the call ends, marked; connects through \
+                        the 32-bit socketcall are shown as that call only",
+            },
+        ],
+    },
+    EventPlans {
+        event: event::ptrace::ID,
+        plans: &[
+            Plan {
+                step: Step::FexitSyscall,
+                programs: &["ptrace_fexit"],
+                optional: &["ptrace_fexit_compat"],
+                blind: "",
+            },
+            Plan { step: Step::Kprobe, programs: &["syscall_kretprobe"], optional: &[], blind: "" },
+            Plan { step: Step::RawSyscall, programs: &["sys_exit"], optional: &[], blind: "" },
+            Plan {
+                step: Step::SyscallTracepoint,
+                programs: &["tracepoint_ptrace"],
+                optional: &[],
+                blind: COMPAT_BLIND,
+            },
+        ],
+    },
+    EventPlans {
+        event: event::memfd_create::ID,
+        plans: &[
+            Plan {
+                step: Step::FexitSyscall,
+                programs: &["memfd_create_fexit"],
+                optional: &["memfd_create_fexit_compat"],
+                blind: "",
+            },
+            Plan { step: Step::Kprobe, programs: &["syscall_kretprobe"], optional: &[], blind: "" },
+            Plan { step: Step::RawSyscall, programs: &["sys_exit"], optional: &[], blind: "" },
+            Plan {
+                step: Step::SyscallTracepoint,
+                programs: &["tracepoint_memfd_create"],
+                optional: &[],
+                blind: COMPAT_BLIND,
+            },
+        ],
+    },
+    EventPlans {
+        event: event::syscall::ID,
+        plans: &[Plan {
+            step: Step::RawSyscall,
+            programs: &["sys_exit"],
+            optional: &["sys_enter"],
+            blind: "calls that never return, where sys_enter is not allowed",
+        }],
+    },
+    EventPlans {
+        event: event::existing_process::ID,
+        plans: &[Plan {
+            step: Step::Iterator,
+            programs: &["tasks"],
+            optional: &[],
+            blind: "",
+        }],
+    },
+];
+
+/// The row of the program called `name`.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static ProgramDef> {
+    PROGRAMS.iter().find(|p| p.name == name)
+}
+
+/// The ways to produce `event`, best first.
+#[must_use]
+pub fn plans(event: EventId) -> &'static [Plan] {
+    PLANS.iter().find(|p| p.event == event).map_or(&[], |p| p.plans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_name_programs_that_exist_and_every_program_is_used() {
+        for plan in PLANS.iter().flat_map(|p| p.plans) {
+            for name in plan.programs.iter().chain(plan.optional) {
+                assert!(by_name(name).is_some(), "{name}");
+            }
+        }
+        for program in PROGRAMS {
+            let used = PLANS
+                .iter()
+                .flat_map(|p| p.plans)
+                .any(|p| p.programs.contains(&program.name) || p.optional.contains(&program.name));
+            assert!(used, "{}", program.name);
+        }
+    }
+
+    #[test]
+    fn every_kernel_event_has_a_plan() {
+        for e in event::EVENTS.iter().filter(|e| e.ring != event::Ring::None) {
+            assert!(!plans(e.id).is_empty(), "{}", e.name);
+        }
+    }
+
+    #[test]
+    fn steps_keep_their_numbers() {
+        for step in Step::ALL {
+            assert_eq!(Step::from_number(step as u8), Some(step));
+        }
+        assert_eq!(Step::from_number(0), None);
+        assert_eq!(Step::from_number(9), None);
+    }
+}
