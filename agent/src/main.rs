@@ -1,0 +1,3 @@
+//! The `haechi` command.
+
+fn main() {}
