@@ -1,2 +1,53 @@
-//! placeholder
-fn main() {}
+//! Every chore of the project: `cargo xtask <name>`. This file is the table of them; each lives in a file of its own.
+
+mod place;
+mod sh;
+mod vm;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// A chore: what the user types, one line on what it does, and what does it. The number is the exit code.
+struct Chore {
+    name: &'static str,
+    usage: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Result<i32>,
+}
+
+const CHORES: &[Chore] = &[Chore {
+    name: "vm",
+    usage: "<kernel> [options] -- <command>",
+    help: "run a command under kernel 5.10, 6.1, 6.12 or 7.2",
+    run: vm::command,
+}];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let Some((name, rest)) = args.split_first().filter(|(name, _)| !matches!(name.as_str(), "help" | "--help" | "-h"))
+    else {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    };
+    let Some(chore) = CHORES.iter().find(|c| c.name == name) else {
+        eprint!("no chore `{name}`\n{}", help());
+        return ExitCode::from(2);
+    };
+    match (chore.run)(rest) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("cargo xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("cargo xtask <name>\n\n");
+    for chore in CHORES {
+        text.push_str(&format!("  {:<40} {}\n", format!("{} {}", chore.name, chore.usage), chore.help));
+    }
+    text
+}
