@@ -24,8 +24,9 @@ impl Paths {
     /// Whether `path` is wanted: the exact test behind what the kernel lets through.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
+        let leaf = path.rsplit('/').next().unwrap_or(path);
         self.is_any()
-            || self.leaves.iter().any(|l| path.rsplit('/').next() == Some(l))
+            || self.leaves.iter().any(|l| l == leaf)
             || self.prefixes.iter().any(|p| path.starts_with(p.as_str()))
             || self.suffixes.iter().any(|s| path.ends_with(s.as_str()))
     }

@@ -1,0 +1,165 @@
+//! The same rule, process and target within a window is one finding with a count. The first is told at once; when the
+//! window ends and there were more, a summary is told with how many there were in all, the first among them.
+//!
+//! A window begins with its first finding and has a fixed length. When the table is full, the window that would end
+//! first ends now. What is repeated is built once per window, so a finding that never comes again costs a key only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{Finding, ProcessKey};
+
+/// What makes two findings the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) rule: Arc<str>,
+    pub(super) process: ProcessKey,
+    pub(super) target: Arc<str>,
+}
+
+struct Window {
+    /// When it ends, and a serial number that makes it unique.
+    end: (u64, u64),
+    count: u64,
+    last: u64,
+    summary: Option<Box<Finding>>,
+}
+
+/// What is to be done with a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Tell it.
+    First,
+    /// Keep quiet.
+    Repeat,
+}
+
+pub(super) struct Dedup {
+    length: u64,
+    capacity: usize,
+    open: BTreeMap<Arc<Key>, Window>,
+    ends: BTreeMap<(u64, u64), Arc<Key>>,
+    serial: u64,
+    evicted: u64,
+}
+
+impl Dedup {
+    pub(super) fn new(length: u64, capacity: usize) -> Self {
+        Self { length, capacity, open: BTreeMap::new(), ends: BTreeMap::new(), serial: 0, evicted: 0 }
+    }
+
+    /// Counts a finding at `time`; `build` makes it when a summary will need it. Summaries of windows that end go to
+    /// `out`.
+    pub(super) fn hit(
+        &mut self,
+        key: Key,
+        time: u64,
+        build: impl FnOnce() -> Finding,
+        out: &mut Vec<Finding>,
+    ) -> Verdict {
+        if self.length == 0 || self.capacity == 0 {
+            return Verdict::First;
+        }
+        let key = Arc::new(key);
+        if let Some(window) = self.open.get_mut(&key) {
+            if time < window.end.0 {
+                window.count += 1;
+                window.last = window.last.max(time);
+                window.summary.get_or_insert_with(|| Box::new(build()));
+                return Verdict::Repeat;
+            }
+            let end = window.end;
+            self.close(end, out);
+        }
+        if self.open.len() >= self.capacity
+            && let Some(end) = self.ends.keys().next().copied()
+        {
+            self.evicted += 1;
+            self.close(end, out);
+        }
+        self.serial += 1;
+        let end = (time.saturating_add(self.length), self.serial);
+        self.ends.insert(end, key.clone());
+        self.open.insert(key, Window { end, count: 1, last: time, summary: None });
+        Verdict::First
+    }
+
+    /// Ends the windows that are over at `now`.
+    pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Finding>) {
+        while let Some(end) = self.ends.keys().next().copied().filter(|end| end.0 <= now) {
+            self.close(end, out);
+        }
+    }
+
+    /// Windows that ended early because the table was full.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn close(&mut self, end: (u64, u64), out: &mut Vec<Finding>) {
+        let Some(window) = self.ends.remove(&end).and_then(|key| self.open.remove(&key)) else { return };
+        if let Some(mut summary) = window.summary {
+            summary.count = window.count;
+            summary.time = window.last;
+            out.push(*summary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::finding::tests::example;
+
+    fn hit(dedup: &mut Dedup, target: &str, time: u64, out: &mut Vec<Finding>) -> Verdict {
+        let key = Key { rule: "r".into(), process: ProcessKey::default(), target: target.into() };
+        dedup.hit(key, time, || example(target, time), out)
+    }
+
+    fn told(out: &mut Vec<Finding>) -> Vec<(String, u64, u64)> {
+        out.drain(..).map(|f| (f.target, f.count, f.time)).collect()
+    }
+
+    #[test]
+    fn a_window_tells_its_first_and_its_sum() {
+        let (mut dedup, mut out) = (Dedup::new(10, 9), Vec::new());
+        assert_eq!(hit(&mut dedup, "a", 100, &mut out), Verdict::First);
+        assert_eq!(hit(&mut dedup, "b", 101, &mut out), Verdict::First);
+        assert_eq!(hit(&mut dedup, "a", 105, &mut out), Verdict::Repeat);
+        assert_eq!(hit(&mut dedup, "a", 104, &mut out), Verdict::Repeat);
+        dedup.tick(109, &mut out);
+        assert_eq!(told(&mut out), []);
+        dedup.tick(110, &mut out);
+        assert_eq!(told(&mut out), [("a".into(), 3, 105)]);
+        dedup.tick(u64::MAX, &mut out);
+        assert_eq!(told(&mut out), [], "what happened once is not told twice");
+        assert_eq!(hit(&mut dedup, "a", 111, &mut out), Verdict::First);
+    }
+
+    #[test]
+    fn a_window_that_is_over_ends_even_without_a_tick() {
+        let (mut dedup, mut out) = (Dedup::new(10, 9), Vec::new());
+        hit(&mut dedup, "a", 100, &mut out);
+        hit(&mut dedup, "a", 101, &mut out);
+        assert_eq!(hit(&mut dedup, "a", 110, &mut out), Verdict::First);
+        assert_eq!(told(&mut out), [("a".into(), 2, 101)]);
+    }
+
+    #[test]
+    fn a_full_table_ends_its_oldest_window_and_counts_it() {
+        let (mut dedup, mut out) = (Dedup::new(10, 2), Vec::new());
+        hit(&mut dedup, "a", 100, &mut out);
+        hit(&mut dedup, "a", 101, &mut out);
+        hit(&mut dedup, "b", 102, &mut out);
+        hit(&mut dedup, "c", 103, &mut out);
+        assert_eq!(told(&mut out), [("a".into(), 2, 101)]);
+        assert_eq!((dedup.evicted(), dedup.open.len(), dedup.ends.len()), (1, 2, 2));
+        assert_eq!(hit(&mut dedup, "a", 104, &mut out), Verdict::First);
+    }
+
+    #[test]
+    fn no_window_tells_everything() {
+        let (mut dedup, mut out) = (Dedup::new(0, 2), Vec::new());
+        assert_eq!([hit(&mut dedup, "a", 1, &mut out), hit(&mut dedup, "a", 1, &mut out)], [Verdict::First; 2]);
+    }
+}

@@ -1,0 +1,150 @@
+//! HCH-001: a file that holds password hashes or private keys was opened for reading by a program that has no business
+//! with it.
+
+use std::sync::Arc;
+
+use haechi_ebpf::event::security_file_open as open;
+use serde_json::json;
+
+use crate::demand::{Demand, Paths};
+use crate::model::{About, Event, Severity};
+use crate::path::{self, leaf};
+use crate::rule::{AboutDef, Emit, Signature};
+
+const ABOUT: AboutDef = AboutDef {
+    id: "HCH-001",
+    name: "sensitive_credential_read",
+    version: "1",
+    title: "Password hashes or private keys were read by an unusual program",
+    description: "A process opened for reading a file with password hashes (shadow, gshadow, their backups) or an SSH \
+                  private key, and it is none of the programs that do so every day (login, sudo, sshd, ...). With the \
+                  hashes an attacker cracks passwords; with a key they move on to other machines.",
+    remedy: "Look at who ran this program and why. If it was not you, treat the passwords or the key as stolen: change \
+             them, and check where they give access. If it is a tool of yours (backup, configuration management), add \
+             its path to `allow` of this rule.",
+    severity: Severity::High,
+    mitre: ("Credential Access", "T1003.008", "OS Credential Dumping: /etc/passwd and /etc/shadow"),
+    tags: &["linux", "container", "T1552.004"],
+};
+
+/// A kind of secret: what it is called, its technique, which files hold it, who may read it.
+struct Secret {
+    name: &'static str,
+    technique: &'static str,
+    /// Last components.
+    leaves: &'static [&'static str],
+    /// The directory, at the end of the path before the last component; empty is any.
+    dirs: &'static [&'static str],
+    /// Names of programs, separated by spaces.
+    readers: &'static str,
+}
+
+const SECRETS: &[Secret] = &[
+    Secret {
+        name: "password hashes",
+        technique: "T1003.008",
+        leaves: &["shadow", "shadow-", "gshadow", "gshadow-", "passwd-", "opasswd"],
+        dirs: &["/etc", "/etc/security"],
+        readers: ACCOUNTS,
+    },
+    Secret {
+        name: "backup of password hashes",
+        technique: "T1003.008",
+        leaves: &["shadow.bak", "gshadow.bak", "passwd.bak"],
+        dirs: &["/var/backups"],
+        readers: ACCOUNTS,
+    },
+    Secret {
+        name: "SSH user key",
+        technique: "T1552.004",
+        leaves: &["id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"],
+        dirs: &[],
+        readers: "ssh ssh-agent ssh-add ssh-keygen ssh-keysign gnome-keyring-daemon",
+    },
+    Secret {
+        name: "SSH host key",
+        technique: "T1552.004",
+        leaves: &["ssh_host_rsa_key", "ssh_host_dsa_key", "ssh_host_ecdsa_key", "ssh_host_ed25519_key"],
+        dirs: &[],
+        readers: "sshd sshd-session sshd-auth sshd-keygen ssh-keygen ssh-keysign",
+    },
+];
+
+/// Programs that log users in, or keep the list of accounts.
+const ACCOUNTS: &str = "accounts-daemon atd chage chgpasswd chpasswd cron crond doas dpkg expiry gdm-session-worker \
+    gpasswd groupadd groupdel groupmems groupmod grpck grpconv grpunconv lightdm login newgrp newusers nscd passwd \
+    pkexec polkit-agent-helper-1 pwck pwconv pwunconv runuser sddm-helper sshd sshd-auth sshd-session sssd su sudo \
+    sudo-rs sulogin systemd systemd-executor systemd-homed systemd-logind systemd-sysusers systemd-tmpfiles \
+    systemd-userdbd systemd-userwork unix_chkpwd unix_update update-passwd useradd userdel usermod vigr vipw";
+
+/// Where such programs live, separated by spaces: a reader's name elsewhere means nothing.
+const PROGRAM_DIRS: &str = "/usr/bin /usr/sbin /bin /sbin /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh \
+    /usr/libexec /usr/lib/systemd /lib/systemd /usr/lib/accountsservice /usr/lib/policykit-1 /usr/lib/polkit-1 \
+    /usr/libexec/sssd /usr/lib/gdm3";
+
+const O_ACCMODE: u64 = 3;
+const O_WRONLY: u64 = 1;
+const O_PATH: u64 = 0o10_000_000;
+const S_IFMT: u64 = 0o170_000;
+const S_IFDIR: u64 = 0o040_000;
+
+pub(super) struct Rule(Arc<About>);
+
+impl Rule {
+    pub(super) fn new() -> Self {
+        Self(ABOUT.about())
+    }
+}
+
+impl Signature for Rule {
+    fn about(&self) -> &Arc<About> {
+        &self.0
+    }
+
+    fn demands(&self) -> Vec<Demand> {
+        let leaves = SECRETS.iter().flat_map(|s| s.leaves).map(|l| (*l).to_owned()).collect();
+        vec![Demand::at(open::ID, Paths { leaves, ..Paths::default() })]
+    }
+
+    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
+        let flags = event.number(open::field::flags).unwrap_or(0);
+        let directory = event.number(open::field::inode_mode).is_some_and(|m| m & S_IFMT == S_IFDIR);
+        if flags & O_ACCMODE == O_WRONLY || flags & O_PATH != 0 || directory {
+            return;
+        }
+        let Some(place) = path::of(event) else { return };
+        let Some(secret) = SECRETS.iter().find(|s| s.is_at(&place)) else { return };
+        let exe = event.exe();
+        if listed(secret.readers, leaf(exe)) && listed(PROGRAM_DIRS, directory_of(exe)) {
+            return;
+        }
+        emit.fire(
+            place.path.as_ref(),
+            [
+                ("path", json!(place.path)),
+                ("secret", json!(secret.name)),
+                ("technique", json!(secret.technique)),
+                ("path_from_user", json!(place.from_user)),
+            ],
+        );
+    }
+}
+
+impl Secret {
+    /// The directory may have anything before it: containers, chroots and /proc/<pid>/root show their own under a
+    /// longer path. A directory that is not known (a relative or cut path) is not ruled out.
+    fn is_at(&self, place: &path::Place<'_>) -> bool {
+        let dir = directory_of(&place.path);
+        let unknown = place.truncated || place.from_user && !place.path.starts_with('/');
+        self.leaves.contains(&leaf(&place.path))
+            && (self.dirs.is_empty() || unknown || self.dirs.iter().any(|d| dir.ends_with(d)))
+    }
+}
+
+fn directory_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+fn listed(list: &str, word: &str) -> bool {
+    list.split_ascii_whitespace().any(|w| w == word)
+}
