@@ -7,4 +7,8 @@
 
 pub mod actor;
 pub mod facts;
+pub mod fuzzing;
+pub mod harness;
+pub mod machines;
+pub mod suite;
 pub mod sys;

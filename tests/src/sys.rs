@@ -84,6 +84,21 @@ pub fn call<const N: usize>(nr: c_long, args: [Arg<'_>; N]) -> io::Result<i64> {
     if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
+/// When the machine was booted, in nanoseconds since the epoch.
+///
+/// # Errors
+/// When a clock is missing.
+pub fn booted() -> io::Result<i64> {
+    let read = |clock: i32| -> io::Result<i64> {
+        let mut time = [0; 16];
+        let out: &mut [u8] = &mut time;
+        call(libc::SYS_clock_gettime, [clock.into(), out.into()])?;
+        let word = |at: usize| time[at..].first_chunk().map_or(0, |b| i64::from_ne_bytes(*b));
+        Ok(word(0) * 1_000_000_000 + word(8))
+    };
+    Ok(read(libc::CLOCK_REALTIME)? - read(libc::CLOCK_BOOTTIME)?)
+}
+
 /// Memory below 4 GiB, where 32-bit system calls can point.
 #[derive(Debug)]
 pub struct Low {

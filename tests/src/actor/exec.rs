@@ -44,7 +44,7 @@ pub(super) fn exec(args: &Args) -> Result<Value> {
     }
     super::say(&json!({ "path": path, "argv": argv, "file": File::at(&path)? }))?;
     let error = if args.flag("thread") {
-        thread::spawn(move || command.exec()).join().map_err(|_| anyhow::anyhow!("the thread died"))?
+        thread::spawn(move || command.exec()).join().map_err(|e| anyhow::anyhow!("the thread died: {e:?}"))?
     } else {
         command.exec()
     };

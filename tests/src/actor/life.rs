@@ -64,7 +64,7 @@ fn spawn(args: &Args) -> Result<Value> {
 pub(super) fn thread(args: &Args) -> Result<Value> {
     let mut threads = Vec::new();
     for _ in 0..args.number("n", 1)? {
-        threads.push(thread::spawn(Task::me).join().map_err(|_| anyhow::anyhow!("a thread died"))??);
+        threads.push(thread::spawn(Task::me).join().map_err(|e| anyhow::anyhow!("a thread died: {e:?}"))??);
     }
     Ok(json!({ "threads": threads }))
 }

@@ -1,0 +1,44 @@
+//! The tests, by theme. A test drives the agent by its command line, an actor does something for real, and every field
+//! of what the agent says is compared with what the actor knows.
+
+mod account;
+mod check;
+mod cli;
+mod connect;
+mod evade;
+mod exec;
+mod fault;
+mod life;
+mod open;
+mod path;
+mod reload;
+mod replay;
+mod rules;
+mod syscall;
+mod trace;
+
+use crate::harness::Test;
+
+/// All tests, in order.
+pub fn all() -> impl Iterator<Item = Test> {
+    [
+        cli::TESTS,
+        check::TESTS,
+        open::TESTS,
+        path::TESTS,
+        evade::TESTS,
+        connect::TESTS,
+        trace::TESTS,
+        exec::TESTS,
+        life::TESTS,
+        syscall::TESTS,
+        rules::TESTS,
+        account::TESTS,
+        reload::TESTS,
+        replay::TESTS,
+        fault::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
