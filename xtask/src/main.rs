@@ -1,7 +1,12 @@
 //! Every chore of the project: `cargo xtask <name>`. This file is the table of them; each lives in a file of its own.
 
+mod build;
+mod law;
 mod place;
+mod setup;
 mod sh;
+mod tally;
+mod toolchain;
 mod vm;
 
 use std::env;
@@ -17,12 +22,22 @@ struct Chore {
     run: fn(&[String]) -> Result<i32>,
 }
 
-const CHORES: &[Chore] = &[Chore {
-    name: "vm",
-    usage: "<kernel> [options] -- <command>",
-    help: "run a command under kernel 5.10, 6.1, 6.12 or 7.2",
-    run: vm::command,
-}];
+const CHORES: &[Chore] = &[
+    Chore {
+        name: "setup",
+        usage: "[--vm]",
+        help: "install what building (and virtual machines) need",
+        run: setup::command,
+    },
+    Chore { name: "build", usage: "[--release]", help: "build the kernel programs and the agent", run: build::command },
+    Chore { name: "law", usage: "", help: "check the laws that no compiler checks", run: law::command },
+    Chore {
+        name: "vm",
+        usage: "<kernel> [options] -- <command>",
+        help: "run a command under kernel 5.10, 6.1, 6.12 or 7.2",
+        run: vm::command,
+    },
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
