@@ -206,7 +206,7 @@ mod tests {
         dir.write("x/y.rego", b"1");
         dir.write("bad.rego", b"\xff");
         let bounds = Bounds { files: 2, file_bytes: 8, total_bytes: 7, depth: 0 };
-        let (sources, errors) = Sources::read(&[dir.0.clone()], bounds);
+        let (sources, errors) = Sources::read(std::slice::from_ref(&dir.0), bounds);
         assert_eq!(dir.names(&sources), ["a.rego", "d.rego"]);
         let errors: Vec<_> = errors.iter().map(|e| e.to_string().rsplit('/').next().unwrap_or("").to_owned()).collect();
         assert_eq!(

@@ -35,6 +35,14 @@ pub enum Problem {
         /// What is wrong with it.
         why: String,
     },
+    /// A regular expression in it is none.
+    #[error("`{pattern}` is no regular expression: {why}")]
+    Pattern {
+        /// What is written.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It calls something that a rule must not do.
     #[error("calls `{0}`")]
     Forbidden(String),
@@ -62,6 +70,7 @@ impl Problem {
                 _ => "add it",
             },
             Self::Value { .. } => "it must not depend on the input",
+            Self::Pattern { .. } => "correct it; look-around and back-references do not exist",
             Self::Forbidden(_) => "a rule has no clock, no network, no chance, and makes nothing of unlimited size",
             Self::Taken { .. } => "give it another eventName",
         }

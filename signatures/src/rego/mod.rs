@@ -3,12 +3,14 @@
 //!
 //! They run in the Rego machine with a limit of instructions, and with no clock, network or chance.
 
+mod check;
 mod compile;
 mod error;
 mod input;
 mod meta;
 mod needs;
 mod select;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -41,12 +43,14 @@ pub(crate) struct Rule {
 
 /// Whether `source` can be a helper module.
 pub(crate) fn check_helper(source: &Source) -> Result<(), LoadError> {
+    check::check(source)?;
     compile::check_helper(source)
 }
 
 impl Rule {
     /// Loads `source` together with `helpers`.
     pub(crate) fn load(source: &Source, helpers: &[&Source], instructions: usize) -> Result<Self, LoadError> {
+        check::check(source)?;
         let compiled = compile::compile(source, helpers, instructions)?;
         let wrong = |rule, why| LoadError {
             file: source.file.clone(),

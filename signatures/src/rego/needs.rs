@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use haechi_ebpf::event::EventDef;
 
+use super::tokens::{Token, tokens};
 use crate::flat::{Need, keys};
 
 /// What a signature reads.
@@ -24,15 +25,15 @@ const ARGUMENT: &str = "get_tracee_argument";
 impl Reads {
     /// What the text of a module reads.
     pub(super) fn of(text: &str) -> Self {
-        let tokens = tokens(text);
+        let tokens: Vec<_> = tokens(text).into_iter().map(|(_, t)| t).collect();
         let (mut top, mut args) = (0, BTreeSet::new());
         let mut all_args = false;
         for (i, token) in tokens.iter().enumerate() {
             let next = |n: usize| tokens.get(i + n);
             match token {
-                Token::Text(t) if [INPUT, ARGUMENT].contains(t) => return ALL,
+                Token::Text(t, _) if [INPUT, ARGUMENT].contains(t) => return ALL,
                 Token::Word(ARGUMENT) => match (next(1), next(2), next(3)) {
-                    (Some(Token::Mark('(')), Some(Token::Text(name)), Some(Token::Mark(')'))) => {
+                    (Some(Token::Mark('(')), Some(Token::Text(name, _)), Some(Token::Mark(')'))) => {
                         top |= keys::ARGS.bit();
                         args.insert((*name).to_owned());
                     }
@@ -41,7 +42,7 @@ impl Reads {
                 Token::Word(INPUT) => {
                     let name = match (next(1), next(2), next(3)) {
                         (Some(Token::Mark('.')), Some(Token::Word(name)), _) => name,
-                        (Some(Token::Mark('[')), Some(Token::Text(name)), Some(Token::Mark(']'))) => name,
+                        (Some(Token::Mark('[')), Some(Token::Text(name, _)), Some(Token::Mark(']'))) => name,
                         _ => return ALL,
                     };
                     top |= keys::by_name(name).map_or(0, keys::Key::bit);
@@ -65,58 +66,6 @@ impl Reads {
         let bits = names.iter().filter_map(|n| def.field(n)).fold(0, |bits, i| bits | 1 << i);
         Need { top: self.top, args: bits }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'a> {
-    Word(&'a str),
-    /// A string, without its quotes.
-    Text(&'a str),
-    Mark(char),
-}
-
-fn tokens(text: &str) -> Vec<Token<'_>> {
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let len = match first {
-            '#' => rest.find('\n').unwrap_or(rest.len()),
-            '"' | '`' => {
-                let end = closing(rest, first);
-                tokens.push(Token::Text(&rest[1..end]));
-                (end + 1).min(rest.len())
-            }
-            c if is_word(c) => {
-                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-                tokens.push(Token::Word(&rest[..end]));
-                end
-            }
-            c => {
-                tokens.push(Token::Mark(c));
-                c.len_utf8()
-            }
-        };
-        rest = rest[len..].trim_start();
-    }
-    tokens
-}
-
-fn is_word(c: char) -> bool {
-    c == '_' || c.is_alphanumeric()
-}
-
-/// Where the string that `rest` begins with ends.
-fn closing(rest: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (i, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quote == '"' => escaped = true,
-            c if c == quote => return i,
-            _ => {}
-        }
-    }
-    rest.len()
 }
 
 #[cfg(test)]

@@ -108,9 +108,7 @@ fn script(event: &Event<'_>) -> Option<String> {
 fn runtime_copy(event: &Event<'_>, name: &str) -> bool {
     let before = program_before(event);
     let dir = RUNTIME_DIRS.iter().find_map(|d| before.strip_prefix(d));
-    RUNTIME_MEMFDS.iter().any(|m| name == *m)
-        && dir.is_some_and(|l| RUNTIMES.contains(&l))
-        && event.container().is_none()
+    RUNTIME_MEMFDS.contains(&name) && dir.is_some_and(|l| RUNTIMES.contains(&l)) && event.container().is_none()
 }
 
 /// The program that this process ran before the exec, else that of its parent.
