@@ -54,8 +54,6 @@ pub mod has {
     pub const SUFFIX: u64 = 32;
     /// Threads are wanted, not only processes (fork, exit).
     pub const THREADS: u64 = 64;
-    /// There are watched inodes.
-    pub const INODE: u64 = 128;
 }
 
 /// Bytes of a leaf key: generation (8 bytes), name, zeroed to the end.
@@ -74,18 +72,21 @@ pub const SYSCALL_ENTRIES: usize = 2 * 2 * SYSCALL_NUMBERS;
 /// System call numbers that can be told apart in one ABI.
 pub const SYSCALL_NUMBERS: usize = 1024;
 
-/// What to do at the end of a system call, as `SYSCALLS` holds it: event in bits 0..8 (0: nothing), position of the
-/// path argument in 8..12, of the directory descriptor in 12..16 (15: there is none), and whether to act at the
-/// beginning of the call, because it does not return, in 16.
+/// What to do about a system call, as `SYSCALLS` holds it: event in bits 0..8 (0: none), position of the path argument
+/// in 8..12, of the directory descriptor in 12..16, then one bit each for the truths below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// Event to report.
+    /// Event that the call stands for; 0 for none.
     pub event: u16,
     /// Position of the path argument, [`Action::NONE`] if there is none.
     pub path_arg: u8,
     /// Position of the directory descriptor, [`Action::NONE`] if there is none.
     pub dir_arg: u8,
-    /// Act at the beginning.
+    /// That event is produced by the raw tracepoints, not by a hook on the call.
+    pub raw: bool,
+    /// The call was asked for by its own name.
+    pub named: bool,
+    /// Report it by name when it begins, because it does not come back.
     pub at_enter: bool,
 }
 
@@ -93,13 +94,19 @@ impl Action {
     /// No such argument.
     pub const NONE: u8 = 15;
 
-    /// As stored.
+    /// Nothing to do.
+    pub const IDLE: Self =
+        Self { event: 0, path_arg: Self::NONE, dir_arg: Self::NONE, raw: false, named: false, at_enter: false };
+
+    /// As stored; 0 is reserved for nothing to do.
     #[must_use]
     pub const fn encode(self) -> u32 {
         (self.event as u32 & 0xff)
             | (self.path_arg as u32 & 15) << 8
             | (self.dir_arg as u32 & 15) << 12
-            | (self.at_enter as u32) << 16
+            | (self.raw as u32) << 16
+            | (self.named as u32) << 17
+            | (self.at_enter as u32) << 18
     }
 
     /// From what is stored.
@@ -109,7 +116,24 @@ impl Action {
             event: (word & 0xff) as u16,
             path_arg: (word >> 8 & 15) as u8,
             dir_arg: (word >> 12 & 15) as u8,
-            at_enter: word >> 16 & 1 == 1,
+            raw: word >> 16 & 1 == 1,
+            named: word >> 17 & 1 == 1,
+            at_enter: word >> 18 & 1 == 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_survive_storage() {
+        for action in [
+            Action { event: 16, path_arg: 1, dir_arg: 0, raw: true, named: true, at_enter: false },
+            Action { at_enter: true, named: true, ..Action::IDLE },
+        ] {
+            assert_eq!(Action::decode(action.encode()), action);
         }
     }
 }

@@ -15,7 +15,7 @@ pub const VERSION: u8 = 1;
 /// Bytes of the header.
 pub const HEADER: usize = 112;
 /// Largest record.
-pub const RECORD_MAX: usize = 0x8000;
+pub const RECORD_MAX: usize = 0x10000;
 
 /// Byte offsets in the header.
 pub mod at {

@@ -1,0 +1,73 @@
+//! The life of cgroups, from which containers are known before their first exec.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use haechi_ebpf::event::{EventDef, Field, cgroup_attach_task, cgroup_mkdir, cgroup_rmdir};
+use haechi_ebpf::fact;
+use haechi_ebpf::program::Step;
+
+use crate::gate;
+use crate::mem::{Btf, Ptr, field, inside, pointer};
+use crate::record::Record;
+use crate::task::head;
+
+#[inline(always)]
+fn id(cgroup: Ptr) -> u64 {
+    field::<Btf, u64>(pointer::<Btf>(cgroup, fact::CGROUP_KN), fact::KN_ID)
+}
+
+#[inline(always)]
+fn hierarchy(cgroup: Ptr) -> u64 {
+    field::<Btf, u32>(pointer::<Btf>(cgroup, fact::CGROUP_ROOT), fact::CGROUP_ROOT_HIERARCHY).into()
+}
+
+/// `TP_PROTO(struct cgroup *cgrp, const char *path)`, include/trace/events/cgroup.h.
+#[inline(always)]
+fn life(ctx: &BtfTracePointContext, def: &'static EventDef, id_field: Field, path_field: Field, root_field: Field) {
+    let (cgroup, path): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
+    if gate::open(def.id).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(def) else { return };
+    head(&record, Step::Tracepoint, 0, None);
+    record.put(id_field, id(cgroup));
+    record.put(root_field, hierarchy(cgroup));
+    record.put_kernel_str::<4096>(path_field, path);
+    record.send();
+}
+
+#[btf_tracepoint(function = "cgroup_mkdir")]
+fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    use cgroup_mkdir::field as f;
+    life(&ctx, &cgroup_mkdir::DEF, f::cgroup_id, f::cgroup_path, f::hierarchy_id);
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_rmdir")]
+fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+    use cgroup_rmdir::field as f;
+    life(&ctx, &cgroup_rmdir::DEF, f::cgroup_id, f::cgroup_path, f::hierarchy_id);
+    0
+}
+
+/// `TP_PROTO(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)`, the same file.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    use cgroup_attach_task::field as f;
+
+    let (cgroup, path, task): (Ptr, Ptr, Ptr) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    if gate::open(cgroup_attach_task::ID).is_none() {
+        return 0;
+    }
+    let Some(mut record) = Record::begin(&cgroup_attach_task::DEF) else { return 0 };
+    head(&record, Step::Tracepoint, 0, None);
+    record.put(f::cgroup_id, id(cgroup));
+    record.put(f::hierarchy_id, hierarchy(cgroup));
+    record.put(f::pid, field::<Btf, u32>(task, fact::TASK_TGID).into());
+    let leader = pointer::<Btf>(task, fact::TASK_LEADER);
+    record.put(f::start_time, field::<Btf, u64>(leader, fact::TASK_START));
+    record.put_kernel_str::<16>(f::comm, inside(task, fact::TASK_COMM));
+    record.put_kernel_str::<4096>(f::cgroup_path, path);
+    record.send();
+    0
+}

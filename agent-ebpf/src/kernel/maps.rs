@@ -1,0 +1,80 @@
+//! Maps and read-only globals: what the programs share with the agent. Sizes marked "set at load" are only a floor.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use haechi_ebpf::event::MAX_EVENTS;
+use haechi_ebpf::fact::MAX_FACTS;
+use haechi_ebpf::filter::{
+    ENTRIES, LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, SYSCALL_ENTRIES, setting, word,
+};
+use haechi_ebpf::loss::column;
+
+/// Scratch buffers a CPU has: as many programs can be in the middle of a record at once.
+pub const SCRATCH_PER_CPU: u32 = 3;
+/// Bytes of a scratch buffer; its parts are in [`crate::record`].
+pub const SCRATCH_BYTES: usize = 0x1_4400;
+
+/// Facts about the kernel; set before loading.
+#[unsafe(no_mangle)]
+static FACTS: [u32; MAX_FACTS] = [u32::MAX; MAX_FACTS];
+
+/// Reads a fact. Volatile: the compiler must not see the value that is in the object.
+#[inline(always)]
+pub fn raw_fact(index: u16) -> u32 {
+    // SAFETY: `index` comes from the table, which is shorter than the array.
+    unsafe { core::ptr::read_volatile((&raw const FACTS).cast::<u32>().add(index as usize)) }
+}
+
+/// State-bearing records. Size set at load.
+#[map]
+pub static CRITICAL: RingBuf = RingBuf::with_byte_size(4096, 0);
+/// Everything else. Size set at load.
+#[map]
+pub static BULK: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+#[map]
+pub static SETTINGS: Array<[u64; setting::COUNT]> = Array::with_max_entries(1, 0);
+#[map]
+pub static EVENT_FILTERS: Array<[u64; word::COUNT]> = Array::with_max_entries(2 * MAX_EVENTS as u32, 0);
+#[map]
+pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_ENTRIES as u32, 0);
+
+/// User (generation, id) to the sets that take it and the sets that do not.
+#[map]
+pub static UIDS: HashMap<[u32; 2], [u64; 2]> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+/// Thread name (generation, name) to the same.
+#[map]
+pub static COMMS: HashMap<[u64; 3], [u64; 2]> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+/// Cgroup (generation, id) to the same.
+#[map]
+pub static CGROUPS: HashMap<[u64; 2], [u64; 2]> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+/// Last path component to the sets that take it.
+#[map]
+pub static LEAVES: HashMap<[u8; LEAF_KEY], u64> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+/// Beginning of a path to the sets that take it.
+#[map]
+pub static PREFIXES: LpmTrie<[u8; PREFIX_DATA], u64> = LpmTrie::with_max_entries(ENTRIES, NO_PREALLOC);
+/// End of a path, in reverse, to the sets that take it.
+#[map]
+pub static SUFFIXES: LpmTrie<[u8; SUFFIX_DATA], u64> = LpmTrie::with_max_entries(ENTRIES, NO_PREALLOC);
+/// `tried` and the losses, per event.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries((MAX_EVENTS * column::COUNT) as u32, 0);
+/// Sequence numbers, per ring.
+#[map]
+pub static SEQUENCE: PerCpuArray<u32> = PerCpuArray::with_max_entries(2, 0);
+
+/// Scratch buffers of all CPUs. Number set at load.
+#[map]
+pub static SCRATCH: Array<[u8; SCRATCH_BYTES]> = Array::with_max_entries(SCRATCH_PER_CPU, 0);
+/// Who holds them. Number set at load.
+#[map]
+pub static SCRATCH_USERS: Array<u64> = Array::with_max_entries(SCRATCH_PER_CPU, 0);
+
+/// Name of a task before its last rename, by thread.
+#[map]
+pub static RENAMES: LruHashMap<u32, [u8; 16]> = LruHashMap::with_max_entries(1024, 0);
+
+/// Entries are few; memory is taken when one is made.
+const NO_PREALLOC: u32 = 1;

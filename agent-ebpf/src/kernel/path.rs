@@ -1,0 +1,147 @@
+//! The path of a file, walked from its dentry up to the root of its mount namespace.
+//!
+//! `d_path()` in fs/d_path.c does the same under locks; a rename during the walk can give a path that was never whole,
+//! as it can there before the retry. A deleted file keeps its path. A pseudo file (memfd, pipe) is its own parent.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use haechi_ebpf::fact;
+
+use crate::mem::{Mem, Probe, Ptr, field, inside, mask, pointer};
+use crate::record::{CELLS, WALK, WALK_END};
+
+/// Components walked inside the first mount, and above it. Twice what the contract promises.
+const COMPONENTS: u32 = 128;
+/// Steps above the first mount: components and mount points.
+const STEPS: u32 = 128;
+
+/// Cells of the walk: where its text begins, how long it is.
+const POS: usize = CELLS;
+const TOTAL: usize = CELLS + 8;
+
+/// A path in the walk area of a scratch buffer.
+#[derive(Clone, Copy)]
+pub struct Walked {
+    /// Where it begins, in the scratch buffer.
+    pub start: usize,
+    /// Bytes stored: the end of the path.
+    pub len: u64,
+    /// Bytes it has.
+    pub true_len: u64,
+}
+
+/// A walk under way. How far it is lies in the scratch buffer, not in registers.
+///
+/// VERIFIER: "BPF program is too large": a position whose bounds differ from step to step makes every step a state of
+/// its own, and all that follows is verified again for each. What is read back from a map has no bounds to differ.
+struct Walk {
+    base: *mut u8,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn begin(base: *mut u8) -> Self {
+        let walk = Self { base };
+        walk.set(POS, WALK_END as u64);
+        walk.set(TOTAL, 0);
+        walk
+    }
+
+    #[inline(always)]
+    fn get(&self, cell: usize) -> u64 {
+        // SAFETY: the cells are inside the scratch buffer.
+        unsafe { core::ptr::read_volatile(self.base.add(cell).cast()) }
+    }
+
+    #[inline(always)]
+    fn set(&self, cell: usize, value: u64) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(self.base.add(cell).cast(), value) }
+    }
+
+    /// Puts a name, and `slash` slashes (0 or 1), before what is there. When there is no room it only counts.
+    #[inline(always)]
+    fn push(&self, name: Ptr, len: u64, slash: u64) {
+        let len = mask::<0xff>(len) as u64;
+        let size = len + slash;
+        let pos = self.get(POS);
+        self.set(TOTAL, self.get(TOTAL) + size);
+        if pos < size {
+            self.set(POS, 0);
+            return;
+        }
+        let at = mask::<0x1fff>(pos - size);
+        self.set(POS, at as u64);
+        // SAFETY: the walk area has 0x2000 bytes and the key area behind it takes the rest of a name.
+        unsafe {
+            let to = self.base.add(WALK + at);
+            *to = b'/';
+            bpf_probe_read_kernel(to.add(slash as usize).cast(), mask::<0xff>(len) as u32, name.cast::<c_void>());
+        }
+    }
+}
+
+/// Walks the path of (`dentry`, `mnt`). `scratch` is a scratch buffer.
+#[inline(always)]
+pub fn walk<M: Mem>(scratch: *mut u8, dentry: Ptr, mnt: Ptr) -> Walked {
+    let walk = Walk::begin(scratch);
+    let root = pointer::<M>(mnt, fact::VFSMOUNT_ROOT);
+    let mut at = dentry;
+    let mut whole = false;
+    for _ in 0..COMPONENTS {
+        if at == root {
+            whole = true;
+            break;
+        }
+        let parent = pointer::<M>(at, fact::DENTRY_PARENT);
+        let len = field::<M, u32>(at, fact::DENTRY_NAME_LEN);
+        let name = pointer::<M>(at, fact::DENTRY_NAME);
+        if parent == at {
+            walk.push(name, u64::from(len), 0);
+            break;
+        }
+        walk.push(name, u64::from(len), 1);
+        at = parent;
+    }
+    // Ended inside the mount: going on above it would give a path that does not exist.
+    if whole {
+        above(&walk, (mnt as u64).wrapping_sub(inside(core::ptr::null(), fact::MOUNT_MNT) as u64) as Ptr);
+        if walk.get(TOTAL) == 0 {
+            walk.push(b"/".as_ptr(), 0, 1);
+        }
+    }
+    let start = mask::<0x1fff>(walk.get(POS));
+    let len = (WALK_END as u64).wrapping_sub(start as u64);
+    Walked { start: WALK + start, len, true_len: walk.get(TOTAL) }
+}
+
+/// Goes on from a mount's mount point to the root of the namespace.
+///
+/// VERIFIER: `struct mount` lies around its vfsmount; a direct load before a typed pointer is refused on all kernels
+/// ("ptr_vfsmount invalid negative access"), hence probe reads.
+#[inline(always)]
+fn above(walk: &Walk, first: Ptr) {
+    let mut mount = first;
+    let mut dentry = core::ptr::null();
+    let mut root = dentry;
+    for _ in 0..STEPS {
+        if dentry == root {
+            let parent = pointer::<Probe>(mount, fact::MOUNT_PARENT);
+            if parent == mount || parent.is_null() {
+                break;
+            }
+            dentry = pointer::<Probe>(mount, fact::MOUNT_POINT);
+            mount = parent;
+            root = pointer::<Probe>(inside(mount, fact::MOUNT_MNT), fact::VFSMOUNT_ROOT);
+            continue;
+        }
+        let parent = pointer::<Probe>(dentry, fact::DENTRY_PARENT);
+        if parent == dentry {
+            break;
+        }
+        let len = field::<Probe, u32>(dentry, fact::DENTRY_NAME_LEN);
+        walk.push(pointer::<Probe>(dentry, fact::DENTRY_NAME), u64::from(len), 1);
+        dentry = parent;
+    }
+}

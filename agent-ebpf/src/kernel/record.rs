@@ -1,0 +1,371 @@
+//! Writing a record: the kernel half of `haechi_ebpf::wire`.
+//!
+//! A record is put together in a scratch buffer of the CPU and copied to its ring in one piece, as long as its content.
+//! Programs can be preempted, so a CPU has several buffers; when all are taken the record is lost and counted.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+    bpf_probe_read_user_str, bpf_ringbuf_output,
+};
+use aya_ebpf::maps::RingBuf;
+use haechi_ebpf::event::{EventDef, EventId, Field, Ring};
+use haechi_ebpf::loss::{Loss, column};
+use haechi_ebpf::wire::{self, HEADER, RECORD_MAX, at, var};
+
+use crate::maps::{BULK, COUNTERS, CRITICAL, SCRATCH, SCRATCH_PER_CPU, SCRATCH_USERS, SEQUENCE};
+use crate::mem::{Mem, Ptr, mask};
+use crate::path::{self, Walked};
+
+/// The walk area of a scratch buffer, behind the record and its margin (a read may begin at the record's last byte).
+pub const WALK: usize = RECORD_MAX + 0x2000;
+/// Bytes of path that the walk area holds: PATH_MAX.
+pub const WALK_END: usize = 0x1000;
+/// Small keys and tables.
+pub const KEYS: usize = WALK + 0x2000;
+/// A few words that programs keep out of registers.
+pub const CELLS: usize = KEYS + 0x3c0;
+/// The cell that says where the next variable bytes go.
+const POSITION: usize = CELLS + 16;
+
+/// Never wake the reader: a wake-up costs hundreds of records.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// Adds atomically and returns nothing: the one atomic operation that 5.10 has. The compiler offers none on this target.
+#[inline(always)]
+unsafe fn add(to: *mut u64, value: u64) {
+    // SAFETY: the caller gives a live map value.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) to, in(reg) value, options(nostack)) }
+}
+
+/// Counts one `cell` of an event.
+#[inline(always)]
+pub fn count(event: EventId, cell: usize) {
+    if let Some(counter) = COUNTERS.get_ptr_mut((event as usize * column::COUNT + cell) as u32) {
+        // SAFETY: the cell is this CPU's; atomic against a program that preempts this one.
+        unsafe { add(counter, 1) };
+    }
+}
+
+/// A scratch buffer held by the running program.
+pub struct Scratch {
+    /// Its memory.
+    pub memory: *mut u8,
+    user: *mut u64,
+}
+
+impl Scratch {
+    /// Takes a free buffer of this CPU.
+    ///
+    /// The count of users is added to and then read, in this order: whoever reads 1 is alone, because whoever comes
+    /// later reads at least 2. Two that meet may both go on to the next buffer, which costs nothing but the buffer.
+    /// An atomic exchange would do it in one step, but is missing before Linux 5.12.
+    #[inline(always)]
+    pub fn take() -> Option<Self> {
+        // SAFETY: no preconditions.
+        let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_PER_CPU;
+        for i in 0..SCRATCH_PER_CPU {
+            let user = SCRATCH_USERS.get_ptr_mut(first + i)?;
+            // SAFETY: the pointer is to a live map value.
+            unsafe {
+                add(user, 1);
+                if core::ptr::read_volatile(user) == 1 {
+                    return Some(Self { memory: SCRATCH.get_ptr_mut(first + i)?.cast(), user });
+                }
+                add(user, u64::MAX);
+            }
+        }
+        None
+    }
+
+    /// Gives it back.
+    #[inline(always)]
+    pub fn give(self) {
+        // SAFETY: as in `take`.
+        unsafe { add(self.user, u64::MAX) };
+    }
+}
+
+/// A record being written.
+pub struct Record {
+    scratch: Scratch,
+    event: EventId,
+    ring: Ring,
+    present: u64,
+}
+
+impl Record {
+    /// Begins a record of `def`; `None` is a counted loss.
+    #[inline(always)]
+    pub fn begin(def: &'static EventDef) -> Option<Self> {
+        match Scratch::take() {
+            Some(scratch) => Some(Self::begin_in(scratch, def)),
+            None => {
+                lost_for_scratch(def);
+                None
+            }
+        }
+    }
+
+    /// Begins a record in a buffer that is already held.
+    #[inline(always)]
+    pub fn begin_in(scratch: Scratch, def: &'static EventDef) -> Self {
+        let slots = def.fields.len();
+        let record = Self { scratch, event: def.id, ring: def.ring, present: 0 };
+        record.set_position((HEADER + 8 * slots) as u64);
+        record.header_u16(at::EVENT, def.id);
+        record.header_u16(at::SLOTS, slots as u16 | u16::from(wire::VERSION) << 8);
+        for i in 0..slots {
+            record.store(HEADER + 8 * i, 0);
+        }
+        record
+    }
+
+    /// The buffer it is written in.
+    #[inline(always)]
+    pub fn memory(&self) -> *mut u8 {
+        self.scratch.memory
+    }
+
+    #[inline(always)]
+    fn store(&self, offset: usize, value: u64) {
+        // SAFETY: `offset` is a constant inside the record.
+        unsafe { core::ptr::write_volatile(self.scratch.memory.add(offset).cast(), value) }
+    }
+
+    /// Sets a `u16` of the header.
+    #[inline(always)]
+    pub fn header_u16(&self, offset: usize, value: u16) {
+        // SAFETY: as in `store`.
+        unsafe { core::ptr::write_volatile(self.scratch.memory.add(offset).cast(), value) }
+    }
+
+    /// Sets a `u32` of the header.
+    #[inline(always)]
+    pub fn header_u32(&self, offset: usize, value: u32) {
+        // SAFETY: as in `store`.
+        unsafe { core::ptr::write_volatile(self.scratch.memory.add(offset).cast(), value) }
+    }
+
+    /// Sets a `u64` of the header.
+    #[inline(always)]
+    pub fn header_u64(&self, offset: usize, value: u64) {
+        self.store(offset, value);
+    }
+
+    /// Sets a fixed field.
+    #[inline(always)]
+    pub fn put(&mut self, field: Field, value: u64) {
+        self.store(HEADER + 8 * field.0 as usize, value);
+        self.present |= 1 << field.0;
+    }
+
+    /// Sets a signed field.
+    #[inline(always)]
+    pub fn put_int(&mut self, field: Field, value: i64) {
+        self.put(field, value as u64);
+    }
+
+    /// Where the next variable bytes go: a pointer with room for 0x2000 bytes.
+    #[inline(always)]
+    fn tail(&self) -> (*mut c_void, u64) {
+        let offset = mask::<0xffff>(self.position());
+        // SAFETY: the record area is followed by a margin of 0x2000 bytes.
+        (unsafe { self.scratch.memory.add(offset) }.cast(), offset as u64)
+    }
+
+    #[inline(always)]
+    fn close(&mut self, field: Field, start: u64, len: u64, true_len: u64, marks: u32) {
+        self.put(field, wire::var_slot(start, len, true_len, marks));
+        self.set_position(start + len);
+    }
+
+    /// Sets a text field from a C string in the kernel, up to `MAX` bytes.
+    #[inline(always)]
+    pub fn put_kernel_str<const MAX: u32>(&mut self, field: Field, from: Ptr) {
+        let (to, start) = self.tail();
+        // SAFETY: `MAX` is at most 0x2000, see `tail`.
+        let read = unsafe { bpf_probe_read_kernel_str(to, MAX, from.cast()) };
+        if read > 0 {
+            let len = mask::<0x1fff>(read as u64 - 1) as u64;
+            let cut = if len == u64::from(MAX) - 1 { var::TRUNCATED } else { 0 };
+            self.close(field, start, len, len, cut);
+        }
+    }
+
+    /// Sets a text field from a C string that the process gave: in its memory (`USER`), or already copied by the kernel.
+    /// Marked as the process's word either way.
+    #[inline(always)]
+    pub fn put_given<const MAX: u32, const USER: bool>(&mut self, field: Field, from: u64) {
+        let start = self.position();
+        self.append_given::<MAX, USER>(field, start, from);
+    }
+
+    /// The same behind the text that starts at `start`, making one field of both.
+    #[inline(always)]
+    pub fn append_given<const MAX: u32, const USER: bool>(&mut self, field: Field, start: u64, from: u64) {
+        let (to, offset) = self.tail();
+        let from = from as *const c_void;
+        // SAFETY: `MAX` is at most 0x2000, see `tail`.
+        let read = unsafe {
+            if USER { bpf_probe_read_user_str(to, MAX, from) } else { bpf_probe_read_kernel_str(to, MAX, from) }
+        };
+        let len = if read > 0 { mask::<0x1fff>(read as u64 - 1) as u64 } else { 0 };
+        let cut = if read <= 0 || len == u64::from(MAX) - 1 { var::TRUNCATED } else { 0 };
+        let total = offset + len - start;
+        self.close(field, start, total, total, var::USER | cut);
+    }
+
+    /// A byte of what was written; for looking at the beginning of a text.
+    #[inline(always)]
+    pub fn byte(&self, offset: u64) -> u8 {
+        // SAFETY: masked to the record area.
+        unsafe { core::ptr::read_volatile(self.scratch.memory.add(mask::<0xffff>(offset))) }
+    }
+
+    /// Sets a bytes field from the kernel; `len` is cut to `0x7f`.
+    #[inline(always)]
+    pub fn put_kernel_bytes(&mut self, field: Field, from: Ptr, len: u64) {
+        let (to, start) = self.tail();
+        let len = mask::<0x7f>(if len > 0x7f { 0x7f } else { len });
+        // SAFETY: as above.
+        if unsafe { bpf_probe_read_kernel(to, len as u32, from.cast()) } == 0 {
+            self.close(field, start, len as u64, len as u64, 0);
+        }
+    }
+
+    /// The same from the process, marked so.
+    #[inline(always)]
+    pub fn put_user_bytes(&mut self, field: Field, from: u64, len: u64) {
+        let (to, start) = self.tail();
+        let len = mask::<0x7f>(if len > 0x7f { 0x7f } else { len });
+        // SAFETY: as above.
+        if unsafe { bpf_probe_read_user(to, len as u32, from as *const c_void) } == 0 {
+            self.close(field, start, len as u64, len as u64, var::USER);
+        }
+    }
+
+    /// Sets a field from the range `from..end` of the process, up to `max` (at most 0x2000) bytes. At exec nobody else
+    /// has that memory yet, so it is not marked.
+    #[inline(always)]
+    pub fn put_user_range(&mut self, field: Field, from: u64, end: u64, max: u64) {
+        if end <= from || max == 0 {
+            return;
+        }
+        let (to, start) = self.tail();
+        let true_len = end - from;
+        let want = if true_len > max { max } else { true_len };
+        let want = if want > 0x1fff { 0x2000 } else { mask::<0x1fff>(want) as u64 };
+        // SAFETY: `want` is at most 0x2000, see `tail`.
+        if unsafe { bpf_probe_read_user(to, want as u32, from as *const c_void) } == 0 {
+            let marks = if want < true_len { var::TRUNCATED } else { 0 };
+            self.close(field, start, want, true_len, marks);
+        } else {
+            self.close(field, start, 0, true_len, var::TRUNCATED);
+        }
+    }
+
+    /// Sets a path field by walking it.
+    #[inline(always)]
+    pub fn put_path<M: Mem>(&mut self, field: Field, dentry: Ptr, mnt: Ptr) {
+        if dentry.is_null() {
+            return;
+        }
+        let walked = path::walk::<M>(self.scratch.memory, dentry, mnt);
+        self.put_walked(field, walked, 0);
+    }
+
+    /// Sets a path field from what was walked in this record's buffer. Returns where its text starts.
+    #[inline(always)]
+    pub fn put_walked(&mut self, field: Field, walked: Walked, marks: u32) -> u64 {
+        let (to, start) = self.tail();
+        let len = mask::<0x1fff>(walked.len);
+        // SAFETY: as in `tail`; the walk area is inside the buffer.
+        unsafe { bpf_probe_read_kernel(to, len as u32, self.scratch.memory.add(walked.start).cast()) };
+        let cut = if walked.true_len > len as u64 { var::TRUNCATED } else { 0 };
+        self.close(field, start, len as u64, walked.true_len, marks | cut);
+        start
+    }
+
+    /// Adds a slash to the text that was put last.
+    #[inline(always)]
+    pub fn slash(&mut self) {
+        let (to, start) = self.tail();
+        // SAFETY: as in `tail`.
+        unsafe { *to.cast::<u8>() = b'/' };
+        self.set_position(start + 1);
+    }
+
+    /// Where the next text will start.
+    ///
+    /// VERIFIER: kept in the buffer, not in a register, for the reason told in [`crate::path`]: fields that may be
+    /// missing would give it many possible bounds, and every walk after them would be verified for each.
+    #[inline(always)]
+    pub fn position(&self) -> u64 {
+        // SAFETY: the cell is inside the scratch buffer.
+        unsafe { core::ptr::read_volatile(self.scratch.memory.add(POSITION).cast()) }
+    }
+
+    #[inline(always)]
+    fn set_position(&self, position: u64) {
+        self.store(POSITION, position);
+    }
+
+    /// Finishes the bytes; returns how many there are.
+    #[inline(always)]
+    pub fn seal(&self) -> usize {
+        self.store(at::PRESENT, self.present);
+        let len = mask::<0xffff>(self.position());
+        self.header_u32(at::LEN, len as u32);
+        len
+    }
+
+    /// Sends it to its ring. A full ring is a counted loss.
+    #[inline(always)]
+    pub fn send(self) {
+        let len = self.seal();
+        let seq = tried(self.event, self.ring);
+        self.header_u32(at::SEQ, seq);
+        // SAFETY: no preconditions.
+        self.header_u16(at::CPU, unsafe { bpf_get_smp_processor_id() } as u16);
+        let ring: *const RingBuf = if self.ring as u8 == Ring::Critical as u8 { &raw const CRITICAL } else { &raw const BULK };
+        // SAFETY: `len` is masked to the record area; a `RingBuf` is its map definition.
+        let failed = unsafe {
+            bpf_ringbuf_output(ring.cast_mut().cast(), self.scratch.memory.cast(), len as u64, BPF_RB_NO_WAKEUP)
+        };
+        if failed != 0 {
+            count(self.event, column::LOSS + Loss::RingFull as usize);
+        }
+        self.scratch.give();
+    }
+
+    /// Gives the buffer back without sending anything.
+    #[inline(always)]
+    pub fn drop_silently(self) {
+        self.scratch.give();
+    }
+}
+
+/// Counts a record that could not even be begun.
+#[inline(always)]
+pub fn lost_for_scratch(def: &'static EventDef) {
+    tried(def.id, def.ring);
+    count(def.id, column::LOSS + Loss::ScratchBusy as usize);
+}
+
+/// Counts a record that is about to be sent, and numbers it.
+#[inline(always)]
+fn tried(event: EventId, ring: Ring) -> u32 {
+    count(event, column::TRIED);
+    match SEQUENCE.get_ptr_mut(ring as u32) {
+        // SAFETY: this CPU's cell. A program that preempts this one here may give a number twice; the counters, not
+        // the numbers, say what was lost.
+        Some(seq) => unsafe {
+            let next = (*seq).wrapping_add(1);
+            *seq = next;
+            next
+        },
+        None => 0,
+    }
+}

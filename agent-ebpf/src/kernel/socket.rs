@@ -1,0 +1,111 @@
+//! Sockets being connected: one event, four kinds of hook.
+
+use aya_ebpf::macros::{fexit, kprobe, lsm};
+use aya_ebpf::programs::{FExitContext, LsmContext, ProbeContext};
+use haechi_ebpf::event::security_socket_connect::{self as event, field as f};
+use haechi_ebpf::fact;
+use haechi_ebpf::program::Step;
+use haechi_ebpf::wire::flag;
+
+use crate::file::{by_descriptor, through_ring};
+use crate::gate;
+use crate::mem::{Btf, Mem, Probe, Ptr, field, has, pointer};
+use crate::record::Record;
+use crate::regs::{Call, argument, current_call};
+use crate::task::head;
+
+/// Numbers of connect(2): arch/x86/entry/syscalls/syscall_64.tbl, syscall_32.tbl, include/uapi/asm-generic/unistd.h.
+const CONNECT_X86_64: u32 = 42;
+const CONNECT_I386: u32 = 362;
+const CONNECT_ARM64: u32 = 203;
+
+/// `int security_socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)`, security/security.c.
+#[fexit(function = "security_socket_connect")]
+fn socket_connect_fexit(ctx: FExitContext) -> i32 {
+    let (len, ret): (i32, i32) = (ctx.arg(2), ctx.arg(3));
+    connecting::<Btf>(ctx.arg(0), ctx.arg(1), len, Step::Fexit, Some(ret.into()));
+    0
+}
+
+/// `LSM_HOOK(int, 0, socket_connect, struct socket *sock, struct sockaddr *address, int addrlen)`.
+#[lsm(hook = "socket_connect")]
+fn socket_connect_lsm(ctx: LsmContext) -> i32 {
+    let (len, ret): (i32, i32) = (ctx.arg(2), ctx.arg(3));
+    connecting::<Btf>(ctx.arg(0), ctx.arg(1), len, Step::Lsm, None);
+    ret
+}
+
+/// As the fexit program, at the beginning of the function.
+#[kprobe]
+fn socket_connect_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(socket), Some(address), Some(len)) = (ctx.arg::<Ptr>(0), ctx.arg::<Ptr>(1), ctx.arg::<i32>(2)) {
+        connecting::<Probe>(socket, address, len, Step::Kprobe, None);
+    }
+    0
+}
+
+#[inline(always)]
+fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Option<i64>) {
+    if gate::open(event::ID).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(&event::DEF) else { return };
+    head(&record, step, through_ring(), ret);
+    if let Some(descriptor) = descriptor_of_call() {
+        record.put_int(f::sockfd, descriptor);
+    }
+    kind::<M>(&mut record, socket);
+    record.put_kernel_bytes(f::remote_addr, address, len as u32 as u64);
+    record.send();
+}
+
+/// The descriptor given to connect(2), if that is the call we are in.
+#[inline(always)]
+fn descriptor_of_call() -> Option<i64> {
+    let (call, first) = current_call();
+    let connect = match call.abi {
+        flag::COMPAT => CONNECT_I386,
+        _ if has(fact::REGS_DI) => CONNECT_X86_64,
+        _ => CONNECT_ARM64,
+    };
+    (call.nr == connect).then_some(first as i32 as i64)
+}
+
+#[inline(always)]
+fn kind<M: Mem>(record: &mut Record, socket: Ptr) {
+    record.put(f::r#type, field::<M, u16>(socket, fact::SOCKET_TYPE).into());
+    let sk = pointer::<M>(socket, fact::SOCKET_SK);
+    record.put(f::family, field::<M, u16>(sk, fact::SK_FAMILY).into());
+}
+
+/// The raw plan: connect(2) returned.
+#[inline(always)]
+pub fn at_exit<M: Mem>(regs: Ptr, call: Call, ret: i64) {
+    if gate::open(event::ID).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(&event::DEF) else { return };
+    head(&record, Step::RawSyscall, call.abi, Some(ret));
+    let descriptor = argument::<M, 0>(regs, call.abi);
+    record.put_int(f::sockfd, descriptor as i32 as i64);
+    let file = by_descriptor(descriptor & 0xffff_ffff);
+    let socket = pointer::<Probe>(file, fact::FILE_PRIVATE);
+    // `sock->file` points back: the descriptor is a socket.
+    if !file.is_null() && pointer::<Probe>(socket, fact::SOCKET_FILE) == file {
+        kind::<Probe>(&mut record, socket);
+    }
+    record.put_user_bytes(f::remote_addr, argument::<M, 1>(regs, call.abi), argument::<M, 2>(regs, call.abi));
+    record.send();
+}
+
+/// The raw plan: a connect was put in a ring.
+#[inline(always)]
+pub fn through_uring(address: u64, len: u32) {
+    if gate::open(event::ID).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(&event::DEF) else { return };
+    head(&record, Step::RawSyscall, flag::IO_URING, None);
+    record.put_user_bytes(f::remote_addr, address, len.into());
+    record.send();
+}

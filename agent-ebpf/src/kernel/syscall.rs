@@ -1,0 +1,173 @@
+//! System calls: the raw plan for everything, and the hooks on single calls.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext};
+use haechi_ebpf::event::{memfd_create, ptrace, security_file_open, security_socket_connect, syscall};
+use haechi_ebpf::filter::{Action, SYSCALL_NUMBERS};
+use haechi_ebpf::program::Step;
+use haechi_ebpf::wire::flag;
+
+use crate::maps::SYSCALLS;
+use crate::mem::{Btf, Mem, Ptr};
+use crate::record::Record;
+use crate::regs::{Call, argument, call, with_current_regs};
+use crate::task::head;
+use crate::{file, gate, socket};
+
+/// What is to be done about a call; nothing for nearly all of them.
+#[inline(always)]
+fn action(call: Call) -> Option<Action> {
+    let generation = gate::generation()? as u32;
+    let compat = u32::from(call.abi == flag::COMPAT);
+    let index = (generation * 2 + compat) * SYSCALL_NUMBERS as u32 + (call.nr & (SYSCALL_NUMBERS as u32 - 1));
+    let word = *SYSCALLS.get(index)?;
+    (word != 0 && call.nr < SYSCALL_NUMBERS as u32).then(|| Action::decode(word))
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long id)`, include/trace/events/syscalls.h. Only for calls that do not come back.
+#[btf_tracepoint(function = "sys_enter")]
+fn sys_enter(ctx: BtfTracePointContext) -> i32 {
+    let regs: Ptr = ctx.arg(0);
+    let call = call::<Btf>(regs);
+    if let Some(action) = action(call)
+        && action.at_enter
+    {
+        raw::<Btf>(regs, call, None);
+    }
+    0
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long ret)`, the same file.
+#[btf_tracepoint(function = "sys_exit")]
+fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    let regs: Ptr = ctx.arg(0);
+    let call = call::<Btf>(regs);
+    let Some(action) = action(call) else { return 0 };
+    let ret: i64 = ctx.arg(1);
+    if action.named && !action.at_enter {
+        raw::<Btf>(regs, call, Some(ret));
+    }
+    if !action.raw {
+        return 0;
+    }
+    match action.event {
+        security_file_open::ID => file::at_exit::<Btf>(regs, call, action, ret),
+        security_socket_connect::ID => socket::at_exit::<Btf>(regs, call, ret),
+        ptrace::ID => traced::<Btf>(regs, call, Step::RawSyscall, ret),
+        memfd_create::ID => memfd::<Btf>(regs, call, Step::RawSyscall, ret),
+        _ => (),
+    }
+    0
+}
+
+/// Reports a call with its raw arguments.
+#[inline(always)]
+fn raw<M: Mem>(regs: Ptr, call: Call, ret: Option<i64>) {
+    use syscall::field as f;
+
+    if gate::open(syscall::ID).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(&syscall::DEF) else { return };
+    head(&record, Step::RawSyscall, call.abi, ret);
+    record.put(f::nr, call.nr.into());
+    record.put(f::arg0, argument::<M, 0>(regs, call.abi));
+    record.put(f::arg1, argument::<M, 1>(regs, call.abi));
+    record.put(f::arg2, argument::<M, 2>(regs, call.abi));
+    record.put(f::arg3, argument::<M, 3>(regs, call.abi));
+    record.put(f::arg4, argument::<M, 4>(regs, call.abi));
+    record.put(f::arg5, argument::<M, 5>(regs, call.abi));
+    record.send();
+}
+
+/// Reports ptrace(2).
+#[inline(always)]
+fn traced<M: Mem>(regs: Ptr, call: Call, step: Step, ret: i64) {
+    use ptrace::field as f;
+
+    if gate::open(ptrace::ID).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(&ptrace::DEF) else { return };
+    head(&record, step, call.abi, Some(ret));
+    record.put(f::request, argument::<M, 0>(regs, call.abi));
+    record.put_int(f::pid, argument::<M, 1>(regs, call.abi) as i32 as i64);
+    record.put(f::addr, argument::<M, 2>(regs, call.abi));
+    record.put(f::data, argument::<M, 3>(regs, call.abi));
+    record.send();
+}
+
+/// Reports memfd_create(2).
+#[inline(always)]
+fn memfd<M: Mem>(regs: Ptr, call: Call, step: Step, ret: i64) {
+    use memfd_create::field as f;
+
+    if gate::open(memfd_create::ID).is_none() {
+        return;
+    }
+    let Some(mut record) = Record::begin(&memfd_create::DEF) else { return };
+    head(&record, step, call.abi, Some(ret));
+    // MFD_NAME_MAX_LEN is 249.
+    record.put_given::<256, true>(f::uname, argument::<M, 0>(regs, call.abi));
+    record.put(f::flags, argument::<M, 1>(regs, call.abi) & 0xffff_ffff);
+    record.send();
+}
+
+/// `long __x64_sys_ptrace(const struct pt_regs *regs)`, arch/x86/include/asm/syscall_wrapper.h; and its twins.
+macro_rules! at_return {
+    ($($name:ident: $report:ident, $function:literal;)+) => { $(
+        #[fexit(function = $function)]
+        fn $name(ctx: FExitContext) -> i32 {
+            let (regs, ret): (Ptr, i64) = (ctx.arg(0), ctx.arg(1));
+            $report::<Btf>(regs, call::<Btf>(regs), Step::FexitSyscall, ret);
+            0
+        }
+    )+ };
+}
+
+at_return! {
+    ptrace_fexit: traced, "__x64_sys_ptrace";
+    ptrace_fexit_compat: traced, "__ia32_compat_sys_ptrace";
+    memfd_create_fexit: memfd, "__x64_sys_memfd_create";
+    memfd_create_fexit_compat: memfd, "__ia32_sys_memfd_create";
+}
+
+/// Reports whichever of the two calls the current task returns from.
+#[inline(always)]
+fn single(step: Step, ret: i64) {
+    with_current_regs!(|regs: M| {
+        let call = call::<M>(regs);
+        match action(call).map_or(0, |a| a.event) {
+            ptrace::ID => traced::<M>(regs, call, step, ret),
+            memfd_create::ID => memfd::<M>(regs, call, step, ret),
+            _ => (),
+        }
+    });
+}
+
+/// Return of a call's function, by breakpoint.
+#[kretprobe]
+fn syscall_kretprobe(ctx: RetProbeContext) -> u32 {
+    single(Step::Kprobe, ctx.ret());
+    0
+}
+
+/// `long ret` of a `syscalls:sys_exit_*` tracepoint: 16 bytes in, behind the common fields and the number.
+#[inline(always)]
+fn tracepoint_ret(ctx: &TracePointContext) -> i64 {
+    // SAFETY: the record of such a tracepoint is 24 bytes long.
+    unsafe { ctx.as_ptr().cast::<i64>().add(2).read_volatile() }
+}
+
+#[tracepoint]
+fn tracepoint_ptrace(ctx: TracePointContext) -> u32 {
+    single(Step::SyscallTracepoint, tracepoint_ret(&ctx));
+    0
+}
+
+#[tracepoint]
+fn tracepoint_memfd_create(ctx: TracePointContext) -> u32 {
+    single(Step::SyscallTracepoint, tracepoint_ret(&ctx));
+    0
+}

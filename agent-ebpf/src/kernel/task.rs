@@ -1,0 +1,133 @@
+//! The header of a record: who did it.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
+};
+use haechi_ebpf::fact;
+use haechi_ebpf::program::Step;
+use haechi_ebpf::wire::{at, flag};
+
+use crate::mem::{Mem, Probe, Ptr, field, has, inside, pointer, with_current};
+use crate::record::Record;
+
+/// `PF_IO_WORKER` and `PF_KTHREAD` of include/linux/sched.h.
+const PF_IO_WORKER: u32 = 0x10;
+const PF_KTHREAD: u32 = 0x20_0000;
+/// `TS_COMPAT` of arch/x86/include/asm/thread_info.h: set while the task is in a 32-bit system call.
+const TS_COMPAT: u32 = 2;
+/// `TIF_32BIT` of arch/arm64/include/asm/thread_info.h.
+const TIF_32BIT: u64 = 1 << 22;
+/// Inode number of the initial pid namespace, `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
+const INIT_PID_NS: u32 = 0xefff_fffc;
+
+/// A task's numbers in its innermost pid namespace.
+pub struct Innermost {
+    /// The number.
+    pub nr: u32,
+    /// Inode number of the namespace.
+    pub ns: u32,
+}
+
+/// Reads a task's number in its innermost pid namespace; `host` is its number in the host's.
+#[inline(always)]
+pub fn innermost<M: Mem>(task: Ptr, host: u32) -> Innermost {
+    let pid = pointer::<M>(task, fact::TASK_THREAD_PID);
+    let level = field::<M, u32>(pid, fact::PID_LEVEL);
+    if level == 0 || level > 32 {
+        return Innermost { nr: host, ns: INIT_PID_NS };
+    }
+    // VERIFIER: an index that is not constant cannot be used in a typed load.
+    let upid = (pid as u64)
+        .wrapping_add(u64::from(crate::mem::get(fact::PID_NUMBERS)))
+        .wrapping_add(u64::from(level) * u64::from(crate::mem::get(fact::UPID_SIZE)));
+    let upid = upid as Ptr;
+    let ns = pointer::<Probe>(upid, fact::UPID_NS);
+    Innermost { nr: field::<Probe, u32>(upid, fact::UPID_NR), ns: field::<Probe, u32>(ns, fact::PID_NS_INUM) }
+}
+
+/// Whether a task is in a 32-bit system call.
+#[inline(always)]
+pub fn is_compat<M: Mem>(task: Ptr) -> bool {
+    if has(fact::REGS_DI) {
+        field::<M, u32>(task, fact::TASK_TI_STATUS) & TS_COMPAT != 0
+    } else {
+        field::<M, u64>(task, fact::TASK_TI_FLAGS) & TIF_32BIT != 0
+    }
+}
+
+/// Bits for the header's flags that follow from a task.
+#[inline(always)]
+pub fn task_flags<M: Mem>(task: Ptr) -> u16 {
+    let flags = field::<M, u32>(task, fact::TASK_FLAGS);
+    let mut out = 0;
+    if flags & PF_IO_WORKER != 0 {
+        out |= flag::IO_URING;
+    }
+    if flags & PF_KTHREAD != 0 {
+        out |= flag::KTHREAD;
+    }
+    if is_compat::<M>(task) {
+        out |= flag::COMPAT;
+    }
+    out
+}
+
+/// What the header says of any task.
+#[inline(always)]
+fn describe<M: Mem>(record: &Record, task: Ptr, tid: u32, tgid: u32) {
+    let leader = pointer::<M>(task, fact::TASK_LEADER);
+    record.header_u64(at::START, field::<M, u64>(leader, fact::TASK_START));
+    record.header_u32(at::EXEC_ID, field::<M, u32>(task, fact::TASK_EXEC_ID));
+    let nsproxy = pointer::<M>(task, fact::TASK_NSPROXY);
+    record.header_u32(at::MNT_NS, field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_MNT), fact::MNT_NS_INUM));
+    record.header_u32(at::NET_NS, field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_NET), fact::NET_INUM));
+    let parent = pointer::<M>(task, fact::TASK_PARENT);
+    record.header_u32(at::PPID, field::<M, u32>(parent, fact::TASK_TGID));
+    let inner = innermost::<M>(task, tid);
+    record.header_u32(at::NS_TID, inner.nr);
+    record.header_u32(at::PID_NS, inner.ns);
+    let process = if leader == task { inner.nr } else { innermost::<M>(leader, tgid).nr };
+    record.header_u32(at::NS_TGID, process);
+    record.header_u32(at::TID, tid);
+    record.header_u32(at::TGID, tgid);
+    // SAFETY: no preconditions.
+    record.header_u64(at::TIME, unsafe { bpf_ktime_get_boot_ns() });
+}
+
+/// Fills the header for the current task. `flags` is added to what the task says of itself; `ret` is a result, where
+/// the hook sees one.
+#[inline(always)]
+pub fn head(record: &Record, step: Step, flags: u16, ret: Option<i64>) {
+    // SAFETY: no preconditions; the comm field has the 16 bytes that are written.
+    let ids = unsafe {
+        bpf_get_current_comm(record.memory().add(at::COMM).cast(), 16);
+        record.header_u64(at::CGROUP, bpf_get_current_cgroup_id());
+        record.header_u32(at::UID, bpf_get_current_uid_gid() as u32);
+        bpf_get_current_pid_tgid()
+    };
+    let own = with_current!(|task: M| {
+        describe::<M>(record, task, ids as u32, (ids >> 32) as u32);
+        task_flags::<M>(task)
+    });
+    let result = if ret.is_some() { flag::HAS_RET } else { 0 };
+    record.header_u64(at::RET, ret.unwrap_or(0) as u64);
+    record.header_u16(at::FLAGS, own | flags | result | (step as u16) << flag::STEP_SHIFT);
+}
+
+/// Fills the header for a task that is not the current one. Returns its process.
+#[inline(always)]
+pub fn head_of<M: Mem>(record: &Record, task: Ptr, tgid: u32) {
+    // SAFETY: the comm field has the 16 bytes that are written.
+    unsafe {
+        let comm = inside(task, fact::TASK_COMM);
+        bpf_probe_read_kernel(record.memory().add(at::COMM).cast(), 16, comm.cast());
+    }
+    let cgroup = pointer::<M>(pointer::<M>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
+    let id = field::<M, u64>(pointer::<M>(cgroup, fact::CGROUP_KN), fact::KN_ID);
+    record.header_u64(at::CGROUP, id);
+    record.header_u32(at::UID, field::<M, u32>(pointer::<M>(task, fact::TASK_CRED), fact::CRED_UID));
+    describe::<M>(record, task, field::<M, u32>(task, fact::TASK_PID), tgid);
+    record.header_u64(at::RET, 0);
+    record.header_u16(at::FLAGS, task_flags::<M>(task) | (Step::Iterator as u16) << flag::STEP_SHIFT);
+}

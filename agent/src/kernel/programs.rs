@@ -1,0 +1,191 @@
+//! One program at a time: load it, attach it, say why not. What a program is for is decided in [`super::plan`].
+
+use std::collections::BTreeMap;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf as AyaBtf, Ebpf};
+use haechi_ebpf::fact::{ABSENT, FACTS};
+use haechi_ebpf::program::{Hook, PROGRAMS, ProgramDef};
+
+use super::btf::Btf;
+
+/// Why a program cannot run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// What the kernel said, or lacks.
+    pub(super) reason: String,
+    /// What would help.
+    pub(super) remedy: &'static str,
+}
+
+/// What has been tried.
+pub(super) struct Programs {
+    btf: AyaBtf,
+    tried: BTreeMap<&'static str, Result<(), Refusal>>,
+}
+
+const NEWER: &str = "a newer kernel";
+const LSM: &str = "boot with `bpf` in the lsm= list (cat /sys/kernel/security/lsm)";
+const FUNCTION: &str = "none: this kernel was built without it, or the compiler inlined it";
+const PERMISSION: &str = "root or CAP_BPF and CAP_PERFMON; no lockdown; on kernels before 5.8 CAP_SYS_ADMIN";
+const CONFIG: &str = "a kernel built with CONFIG_KPROBES, CONFIG_FUNCTION_TRACER and CONFIG_BPF_EVENTS";
+
+impl Programs {
+    pub(super) fn new(btf: AyaBtf) -> Self {
+        Self { btf, tried: BTreeMap::new() }
+    }
+
+    /// Makes sure that a program is attached. A refusal is remembered.
+    pub(super) fn attach(
+        &mut self,
+        object: &mut Ebpf,
+        types: &Btf,
+        facts: &[u32],
+        name: &'static str,
+    ) -> Result<(), Refusal> {
+        if let Some(known) = self.tried.get(name) {
+            return known.clone();
+        }
+        let result = match PROGRAMS.iter().find(|p| p.name == name) {
+            Some(def) => self.try_attach(object, types, facts, def),
+            None => Err(Refusal { reason: format!("there is no program {name}"), remedy: "" }),
+        };
+        self.tried.insert(name, result.clone());
+        result
+    }
+
+    /// Detaches a program and unloads it.
+    pub(super) fn detach(&mut self, object: &mut Ebpf, name: &'static str) {
+        if self.tried.get(name) == Some(&Ok(())) {
+            self.tried.remove(name);
+            if let Some(Err(error)) = object.program_mut(name).map(unload) {
+                tracing::warn!(program = name, %error, "cannot unload");
+            }
+        }
+    }
+
+    /// Programs that are attached.
+    pub(super) fn attached(&self) -> impl Iterator<Item = &'static str> {
+        self.tried.iter().filter(|(_, r)| r.is_ok()).map(|(name, _)| *name)
+    }
+
+    fn try_attach(&self, object: &mut Ebpf, types: &Btf, facts: &[u32], def: &ProgramDef) -> Result<(), Refusal> {
+        if let Some(missing) = def.needs.iter().find(|f| facts.get(f.0 as usize) == Some(&ABSENT)) {
+            let reason = format!("this kernel has no {}", FACTS[missing.0 as usize].name);
+            return Err(Refusal { reason, remedy: NEWER });
+        }
+        let targets = targets(def.hook, types)?;
+        let program = object
+            .program_mut(def.name)
+            .ok_or_else(|| Refusal { reason: "not in the kernel object".into(), remedy: "cargo xtask build" })?;
+        let attached = attach(program, def.hook, &targets, &self.btf);
+        attached.map_err(|error| {
+            tracing::debug!(program = def.name, %error, "refused");
+            let _ = unload(program);
+            Refusal { reason: short(&error), remedy: remedy(def.hook, &error) }
+        })
+    }
+}
+
+/// Functions of a hook that this kernel has; an error when it has none.
+fn targets(hook: Hook, types: &Btf) -> Result<Vec<&'static str>, Refusal> {
+    let have = |names: &[&'static str]| names.iter().copied().filter(|n| types.has_function(n)).collect();
+    let (found, wanted): (Vec<_>, String) = match hook {
+        Hook::Fexit(names) | Hook::Kprobe(names) | Hook::Kretprobe(names) => (have(names), names.join(" or ")),
+        Hook::TpBtf(name) if !types.has_tracepoint(name) => (Vec::new(), format!("tracepoint {name}")),
+        Hook::Lsm(name) if !types.has_function(&format!("bpf_lsm_{name}")) => (Vec::new(), format!("bpf_lsm_{name}")),
+        _ => return Ok(Vec::new()),
+    };
+    if found.is_empty() {
+        return Err(Refusal { reason: format!("this kernel has no {wanted}"), remedy: FUNCTION });
+    }
+    Ok(found)
+}
+
+fn attach(program: &mut Program, hook: Hook, targets: &[&'static str], btf: &AyaBtf) -> Result<(), ProgramError> {
+    match (program, hook) {
+        (Program::BtfTracePoint(p), Hook::TpBtf(name)) => {
+            p.load(name, btf)?;
+            p.attach().map(drop)
+        }
+        (Program::FExit(p), Hook::Fexit(_)) => {
+            p.load(targets[0], btf)?;
+            p.attach().map(drop)
+        }
+        (Program::Lsm(p), Hook::Lsm(name)) => {
+            p.load(name, btf)?;
+            p.attach().map(drop)
+        }
+        (Program::KProbe(p), Hook::Kprobe(_)) => {
+            p.load()?;
+            p.attach(targets[0], 0).map(drop)
+        }
+        (Program::KProbe(p), Hook::Kretprobe(_)) => {
+            p.load()?;
+            targets.iter().try_for_each(|target| p.attach(target, 0).map(drop))
+        }
+        (Program::TracePoint(p), Hook::Tracepoint(category, name)) => {
+            p.load()?;
+            p.attach(category, name).map(drop)
+        }
+        (Program::Iter(p), Hook::Iter(name)) => p.load(name, btf),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// The last thing the kernel said, without pages of verifier log.
+fn short(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+                let l: Vec<_> = log.lines().collect();
+                let n: usize = d.parse().unwrap_or(30);
+                eprintln!("{}", l[l.len().saturating_sub(n)..].join("\n"));
+            }
+            let last = log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with("processed "));
+            match last {
+                Some(last) => format!("load: {io_error}: {}", last.trim()),
+                None => format!("load: {io_error}"),
+            }
+        }
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(inner) = source {
+                let inner_text = inner.to_string();
+                if !text.contains(&inner_text) {
+                    text = format!("{text}: {inner_text}");
+                }
+                source = inner.source();
+            }
+            text
+        }
+    }
+}
+
+fn remedy(hook: Hook, error: &ProgramError) -> &'static str {
+    match (hook, error) {
+        (_, ProgramError::LoadError { io_error, .. }) if io_error.kind() == std::io::ErrorKind::PermissionDenied => {
+            PERMISSION
+        }
+        (Hook::Lsm(_), _) => LSM,
+        (Hook::Kprobe(_) | Hook::Kretprobe(_) | Hook::Fexit(_) | Hook::Tracepoint(..), _) => CONFIG,
+        _ => NEWER,
+    }
+}
+
+/// Detaches and unloads a program that may not even be loaded.
+fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    if program.fd().is_err() {
+        return Ok(());
+    }
+    match program {
+        Program::BtfTracePoint(p) => p.unload(),
+        Program::FExit(p) => p.unload(),
+        Program::Lsm(p) => p.unload(),
+        Program::KProbe(p) => p.unload(),
+        Program::TracePoint(p) => p.unload(),
+        Program::Iter(p) => p.unload(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
