@@ -1,7 +1,7 @@
 //! What each law looks for in one source file. A breach names its line; the table says what is allowed.
 
 use super::source::{self, Line};
-use super::table::{BORDERS, LONG, LONGEST, UNSAFE};
+use super::table::{BORDERS, CLOCKS, LONG, LONGEST, UNSAFE};
 
 /// A law about a source file: its name, and what finds the breaches.
 pub(crate) struct Law {
@@ -39,6 +39,8 @@ pub(crate) const LAWS: &[Law] = &[
     Law { name: "unsafe says why it is sound", breaches: unsafe_reason },
     Law { name: "no bare allow", breaches: bare_allow },
     Law { name: "nothing is left for later", breaches: leftovers },
+    Law { name: "tests wait for conditions", breaches: sleeping_tests },
+    Law { name: "one place tells the time", breaches: clocks },
 ];
 
 fn opening(file: &File<'_>) -> Vec<(usize, String)> {
@@ -133,6 +135,27 @@ fn leftovers(file: &File<'_>) -> Vec<(usize, String)> {
     found.map(|(number, _)| (number, "finish it, or file it where work is planned".to_owned())).collect()
 }
 
+/// In the tests package everything is a test; elsewhere what follows `#[cfg(test)]` is.
+fn sleeping_tests(file: &File<'_>) -> Vec<(usize, String)> {
+    let start = if file.path.starts_with("tests/") || file.path.contains("/tests/") {
+        0
+    } else {
+        file.lines.iter().position(|l| l.code.contains("#[cfg(test)]")).unwrap_or(file.lines.len())
+    };
+    let tests = file.numbered().skip(start);
+    let naps = tests.filter(|(_, line)| ["thread::sleep(", "time::sleep("].iter().any(|nap| line.code.contains(nap)));
+    naps.map(|(number, _)| (number, "wait with a deadline on what must become true".to_owned())).collect()
+}
+
+fn clocks(file: &File<'_>) -> Vec<(usize, String)> {
+    let watched = ["agent/", "signatures/"].iter().any(|p| file.path.starts_with(p));
+    if !watched || CLOCKS.iter().any(|place| file.path.starts_with(place)) {
+        return Vec::new();
+    }
+    let looks = file.numbered().filter(|(_, line)| line.code.contains("SystemTime::now"));
+    looks.map(|(number, _)| (number, format!("only {} may ask: a replay must be exact", CLOCKS.join(", ")))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +216,15 @@ mod tests {
             "todo!()\n// FIXME later\n#[ignore]\nunimplemented!()",
             &[1, 2, 3, 4],
         ),
+        ("tests wait for conditions", "tests/src/a.rs", "thread::sleep(x);\nthread::park_timeout(x);", &[1]),
+        (
+            "tests wait for conditions",
+            "agent/src/a.rs",
+            "thread::sleep(x);\n#[cfg(test)]\ntokio::time::sleep(x);",
+            &[3],
+        ),
+        ("one place tells the time", "signatures/src/a.rs", "std::time::SystemTime::now()", &[1]),
+        ("one place tells the time", "agent/src/clock.rs", "std::time::SystemTime::now()", &[]),
         ("nothing is left for later", "agent/src/a.rs", "let a = \"todo!\"; // the method\nlet mktodo = 1;", &[]),
     ];
 

@@ -68,6 +68,9 @@ pub(crate) const UNSAFE: &[(&str, &str)] = &[
     ("tests/src/sys.rs", "system calls that the standard library lacks, for the actors"),
 ];
 
+/// Where the agent may ask for the time of day; everything else takes it from records, so that a replay is exact.
+pub(crate) const CLOCKS: &[&str] = &["agent/src/clock.rs"];
+
 /// What the root may hold, besides files whose name begins with a dot and what git ignores.
 pub(crate) const ROOT: &[&str] = &[
     "Cargo.toml",

@@ -71,7 +71,7 @@ pub(crate) fn boot(
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start vng")?;
 
     let (done, overdue) = (errand.deadline + BOOT, child.id());
-    let (finished, wait) = mpsc::channel::<()>();
+    let (finished, wait) = mpsc::sync_channel::<()>(1);
     let guard = thread::spawn(move || {
         let late = wait.recv_timeout(done) == Err(RecvTimeoutError::Timeout);
         if late {
