@@ -1,0 +1,204 @@
+//! The queue of one sink and the thread behind it.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use haechi_ebpf::event::lost_events;
+use haechi_ebpf::loss::Loss;
+use haechi_ebpf::wire::View;
+use haechi_signatures::model::Event;
+use haechi_signatures::record::Builder;
+use tracing::{error, warn};
+
+use super::{ByName, Sink};
+use crate::render::{Happening, Item};
+
+/// Items written together, at most.
+const TOGETHER: usize = 256;
+
+/// How a sink fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Which sink.
+    pub name: String,
+    /// Items it took.
+    pub delivered: u64,
+    /// Items it did not take, because its queue was full or it could not write, by name of event or rule.
+    pub lost: Vec<(String, u64)>,
+    /// Whether its reader is gone.
+    pub closed: bool,
+}
+
+pub(super) struct Queue {
+    sender: SyncSender<Arc<Item>>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
+    name: String,
+    delivered: AtomicU64,
+    closed: AtomicBool,
+    lost: Mutex<Losses>,
+}
+
+#[derive(Default)]
+struct Losses {
+    total: ByName,
+    untold: ByName,
+}
+
+impl Shared {
+    fn lose(&self, item: &Item) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost.total.entry(item.name().to_owned()).or_default() += 1;
+        *lost.untold.entry(item.name().to_owned()).or_default() += 1;
+    }
+
+    fn take_untold(&self) -> ByName {
+        std::mem::take(&mut self.lost.lock().unwrap_or_else(PoisonError::into_inner).untold)
+    }
+}
+
+impl Queue {
+    pub(super) fn start(
+        name: String,
+        sink: Box<dyn Sink>,
+        capacity: usize,
+        closed: Arc<dyn Fn() + Send + Sync>,
+    ) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(capacity.max(1));
+        let shared = Arc::new(Shared {
+            name,
+            delivered: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            lost: Mutex::default(),
+        });
+        let mut worker = Worker { sink, shared: shared.clone(), gathered: Vec::new(), failing: false };
+        let thread = thread::Builder::new().name("haechi-sink".into()).spawn(move || {
+            worker.run(&receiver);
+            if worker.shared.closed.load(Ordering::Acquire) {
+                closed();
+                // Whoever still sends must find what it sent counted.
+                for item in receiver {
+                    worker.shared.lose(&item);
+                }
+            }
+        })?;
+        Ok(Self { sender, shared, thread })
+    }
+
+    pub(super) fn send(&self, item: &Arc<Item>) {
+        if self.is_closed() || self.sender.try_send(item.clone()).is_err() {
+            self.shared.lose(item);
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        status(&self.shared)
+    }
+
+    pub(super) fn finish(self) -> Status {
+        drop(self.sender);
+        if self.thread.join().is_err() {
+            error!(sink = self.shared.name, "the sink failed");
+        }
+        status(&self.shared)
+    }
+}
+
+fn status(shared: &Shared) -> Status {
+    let lost = shared.lost.lock().unwrap_or_else(PoisonError::into_inner);
+    Status {
+        name: shared.name.clone(),
+        delivered: shared.delivered.load(Ordering::Relaxed),
+        lost: lost.total.iter().map(|(name, count)| (name.clone(), *count)).collect(),
+        closed: shared.closed.load(Ordering::Acquire),
+    }
+}
+
+struct Worker {
+    sink: Box<dyn Sink>,
+    shared: Arc<Shared>,
+    /// What the sink holds back.
+    gathered: Vec<Arc<Item>>,
+    failing: bool,
+}
+
+impl Worker {
+    /// Works until there are no senders, or the reader is gone.
+    fn run(&mut self, receiver: &Receiver<Arc<Item>>) {
+        while let Ok(item) = receiver.recv() {
+            self.gather(item);
+            while self.gathered.len() < TOGETHER
+                && let Ok(item) = receiver.try_recv()
+            {
+                self.gather(item);
+            }
+            if let Err(error) = self.flush()
+                && error.kind() == ErrorKind::BrokenPipe
+            {
+                self.shared.closed.store(true, Ordering::Release);
+                warn!(sink = self.shared.name, "the reader of the sink is gone");
+                return;
+            }
+        }
+    }
+
+    fn gather(&mut self, item: Arc<Item>) {
+        let time = time(&item);
+        for (name, count) in self.shared.take_untold() {
+            if let Some(gap) = gap(&name, count, time) {
+                self.sink.gather(&gap);
+            }
+        }
+        self.sink.gather(&item);
+        self.gathered.push(item);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.sink.flush();
+        match &result {
+            Ok(()) => {
+                self.shared.delivered.fetch_add(self.gathered.len() as u64, Ordering::Relaxed);
+                if std::mem::take(&mut self.failing) {
+                    warn!(sink = self.shared.name, "the sink can be written again");
+                }
+            }
+            Err(error) => {
+                self.gathered.iter().for_each(|item| self.shared.lose(item));
+                let broken = error.kind() == ErrorKind::BrokenPipe;
+                if !broken && !std::mem::replace(&mut self.failing, true) {
+                    error!(sink = self.shared.name, %error, "the sink cannot be written; what it loses is counted");
+                }
+            }
+        }
+        self.gathered.clear();
+        result
+    }
+}
+
+fn time(item: &Item) -> u64 {
+    match item {
+        Item::Event(happening) => happening.view().map_or(0, |v| v.time()),
+        Item::Finding(finding) => finding.time,
+    }
+}
+
+/// What the sink lost, as the event that says so.
+fn gap(name: &str, count: u64, time: u64) -> Option<Item> {
+    let record = Builder::new(&lost_events::DEF)
+        .time(time)
+        .text(lost_events::field::event, name)
+        .text(lost_events::field::reason, Loss::Queue.name())
+        .number(lost_events::field::count, count)
+        .finish();
+    Some(Item::Event(Happening::of(&Event::join(View::parse(&record).ok()?, &()))))
+}
