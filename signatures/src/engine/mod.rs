@@ -34,6 +34,7 @@ use counters::Notices;
 use dedup::{Dedup, Key, Verdict};
 use moment::Moment;
 use slot::{Interest, Slot};
+pub use slot::{Language, RuleView};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -138,6 +139,11 @@ impl Engine {
         self.slots.iter().map(|s| s.about.as_ref()).collect()
     }
 
+    /// The rules, with all that the engine knows of them.
+    pub fn rules(&self) -> impl Iterator<Item = RuleView<'_>> {
+        self.slots.iter().map(Slot::view)
+    }
+
     /// What each rule did.
     pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
         self.slots.iter().map(|s| (&*s.name, &s.counters))
@@ -176,15 +182,78 @@ fn tell(slot: &mut Slot, moment: &Moment<'_, '_>, emit: &mut Emit, dedup: &mut D
         emit.hits.clear();
         return;
     }
+    let view = &moment.event.view;
     for hit in emit.hits.drain(..) {
         let key = Key { rule: slot.name.clone(), process: moment.event.key(), target: hit.target.as_str().into() };
         let build = || finding::assemble(&slot.about, moment.event, moment.json(), hit.clone());
-        match dedup.hit(key, moment.event.view.time(), build, out) {
+        match dedup.hit(key, view.time(), view.bytes().len(), build, out) {
             Verdict::First => {
                 slot.counters.fired += 1;
                 out.push(finding::assemble(&slot.about, moment.event, moment.json(), hit));
             }
             Verdict::Repeat => slot.counters.suppressed += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Builder;
+    use crate::rule::Signature;
+    use haechi_ebpf::event::ptrace;
+    use haechi_ebpf::wire::View;
+    use slot::Kind;
+    use std::sync::Arc;
+
+    /// Panics on the first event; finds too much in the others.
+    struct Unruly(Arc<About>, bool);
+
+    impl Signature for Unruly {
+        fn about(&self) -> &Arc<About> {
+            &self.0
+        }
+
+        fn demands(&self) -> Vec<Demand> {
+            vec![Demand::of(ptrace::ID)]
+        }
+
+        fn on_event(&mut self, _: &Event<'_>, emit: &mut Emit) {
+            assert!(std::mem::take(&mut self.1), "out of order");
+            for i in 0..100 {
+                emit.fire(i.to_string(), []);
+            }
+            self.1 = true;
+        }
+    }
+
+    fn engine(rule: Unruly) -> Engine {
+        let mut engine = Engine::new(Config::default(), Host::default());
+        engine.slots = vec![Slot::new("", true, Kind::Rust(Box::new(rule)))];
+        engine.index = reload::index(&engine.slots);
+        engine
+    }
+
+    fn judge(engine: &mut Engine) -> usize {
+        let bytes = Builder::new(&ptrace::DEF).finish();
+        let mut out = Vec::new();
+        engine.judge(&Event::join(View::parse(&bytes).expect("a record"), &()), &mut out);
+        out.len()
+    }
+
+    #[test]
+    fn a_rule_that_panics_has_failed_and_nothing_more() {
+        let mut engine = engine(Unruly(finding::tests::about("unruly"), false));
+        assert_eq!(judge(&mut engine), 0);
+        let error = "it panicked: out of order".to_owned();
+        assert_eq!(engine.take_notices().0, [Notice::Failed { rule: "unruly".into(), time: 0, error }]);
+        assert_eq!(engine.watch().running(), None);
+    }
+
+    #[test]
+    fn one_event_makes_only_so_many_findings() {
+        let mut engine = engine(Unruly(finding::tests::about("unruly"), true));
+        assert_eq!(judge(&mut engine), Emit::MAX);
+        assert_eq!(engine.counters().next().map(|(_, c)| c.dropped), Some(84));
     }
 }

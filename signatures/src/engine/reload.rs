@@ -175,7 +175,7 @@ impl Load {
 }
 
 /// Who is interested in what.
-fn index(slots: &[Slot]) -> [Interest; MAX_EVENTS] {
+pub(super) fn index(slots: &[Slot]) -> [Interest; MAX_EVENTS] {
     std::array::from_fn(|id| {
         let mut interest = Interest::default();
         let Some(def) = event::by_id(id as u16) else { return interest };

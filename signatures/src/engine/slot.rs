@@ -14,8 +14,37 @@ use crate::flat::Need;
 use crate::model::{About, Event};
 use crate::path;
 use crate::rego;
-use crate::rule::{Emit, Signature};
+use crate::rule::{Emit, Scope, Signature};
 use crate::sockaddr::SockAddr;
+
+/// What a rule is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Rust.
+    Rust,
+    /// Rego.
+    Rego,
+}
+
+/// A rule, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleView<'a> {
+    /// What it is.
+    pub about: &'a About,
+    /// What it is written in.
+    pub language: Language,
+    /// Whether it came with Haechi.
+    pub builtin: bool,
+    /// The file it is in; empty for one in Rust.
+    pub file: &'a str,
+    /// The scope of its state.
+    pub scope: Scope,
+    /// What it wants to see.
+    pub demands: &'a [Demand],
+    /// What it did.
+    pub counters: &'a Counters,
+}
 
 /// Who is interested in events of one kind.
 #[derive(Default)]
@@ -70,6 +99,15 @@ impl Slot {
             counters: Counters::default(),
             health: Health::default(),
         }
+    }
+
+    pub(super) fn view(&self) -> RuleView<'_> {
+        let (language, scope) = match &self.kind {
+            Kind::Rust(rule) => (Language::Rust, rule.scope()),
+            Kind::Rego(..) => (Language::Rego, Scope::Process),
+        };
+        let Self { about, builtin, file, demands, counters, .. } = self;
+        RuleView { about, language, builtin: *builtin, file, scope, demands, counters }
     }
 
     /// What it reads of the flat form of such events.

@@ -1,6 +1,9 @@
 //! Signatures in Rego, by the contract that Tracee's had: a file says what it is (`__rego_metadoc__`), which events it
 //! wants (`tracee_selected_events`), and whether one is what it looks for (`tracee_match`).
 //!
+//! One thing is ours: `"haechi_paths": {"leaves": [..], "prefixes": [..], "suffixes": [..]}` among the properties names the
+//! only paths the signature looks at. What is elsewhere never leaves the kernel for its sake.
+//!
 //! They run in the Rego machine with a limit of instructions, and with no clock, network or chance.
 
 mod check;
