@@ -1,9 +1,9 @@
 //! Hashes programs for the core, in a thread of its own. Reads `/proc/<pid>/exe`, which reaches into every mount
 //! namespace, and makes sure that it is the file that was asked for. Knows no finding and no queue of others.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
@@ -31,7 +31,7 @@ impl Hasher {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(answer: impl Fn(Answer) -> bool + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(answer: impl Fn(Answer) -> bool + Send + 'static) -> io::Result<Self> {
         let (queue, questions) = sync_channel(QUEUE);
         thread::Builder::new().name("haechi-hash".into()).spawn(move || work(&questions, answer))?;
         Ok(Self { queue })
@@ -57,14 +57,34 @@ fn work(questions: &Receiver<Question>, answer: impl Fn(Answer) -> bool) {
 }
 
 /// The hash of the program that was asked for; `None` where it is gone, changed, another, or too large.
+///
+/// Most processes that do something odd live for milliseconds: when this one is gone, its program is looked for by its
+/// path through the root of its parent, and then through ours. Inode and change time must be those that the kernel saw.
 #[must_use]
 pub fn hash(question: &Question) -> Option<String> {
-    let Question { exe, pid, start } = *question;
-    let mut file = File::open(format!("/proc/{pid}/exe")).ok()?;
-    let meta = file.metadata().ok()?;
+    let Question { pid, start, parent, path, .. } = question;
+    if let Ok(file) = File::open(format!("/proc/{pid}/exe"))
+        && started_at(*pid, *start)
+    {
+        return hash_file(file, question);
+    }
+    if question.exe.ctime == 0 || !path.starts_with('/') {
+        return None;
+    }
+    let roots = [format!("/proc/{parent}/root"), String::new()];
+    roots.iter().find_map(|root| hash_file(open_regular(&format!("{root}{path}")).ok()?, question))
+}
+
+/// Opens without waiting: at the path there may be anything by now.
+fn open_regular(path: &str) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW).open(path)
+}
+
+fn hash_file(mut file: File, question: &Question) -> Option<String> {
+    let (meta, exe) = (file.metadata().ok()?, &question.exe);
     // btrfs and overlayfs show stat(2) another device than the kernel's own, so a different one proves nothing.
-    let same = meta.ino() == exe.inode && (exe.ctime == 0 || ctime(&meta) == exe.ctime);
-    if !same || meta.len() > MAX_BYTES || !started_at(pid, start) {
+    let same = meta.is_file() && meta.ino() == exe.inode && (exe.ctime == 0 || ctime(&meta) == exe.ctime);
+    if !same || meta.len() > MAX_BYTES {
         return None;
     }
     let mut hasher = Sha256::new();
@@ -106,7 +126,13 @@ mod tests {
         let stat = fs::read_to_string("/proc/self/stat").expect("we run");
         let ticks: u64 =
             stat.rsplit_once(')').and_then(|s| s.1.split_whitespace().nth(19)?.parse().ok()).expect("a number");
-        Question { exe: Exe { dev: 0, inode: meta.ino(), ctime: ctime(&meta) }, pid, start: ticks * TICK + 123 }
+        Question {
+            exe: Exe { dev: 0, inode: meta.ino(), ctime: ctime(&meta) },
+            pid,
+            start: ticks * TICK + 123,
+            parent: pid,
+            path: fs::read_link("/proc/self/exe").expect("we run").display().to_string().into(),
+        }
     }
 
     #[test]
@@ -118,21 +144,36 @@ mod tests {
     }
 
     #[test]
-    fn another_file_or_another_process_has_no_answer() {
+    fn another_file_has_no_answer() {
         let question = own();
-        let changed = Exe { ctime: question.exe.ctime + 1, ..question.exe };
-        assert_eq!(hash(&Question { exe: changed, ..question }), None);
-        assert_eq!(hash(&Question { start: question.start + 100 * TICK, ..question }), None);
-        let other = Exe { inode: question.exe.inode + 1, ..question.exe };
-        assert_eq!(hash(&Question { exe: other, ..question }), None);
+        for exe in [
+            Exe { ctime: question.exe.ctime + 1, ..question.exe },
+            Exe { inode: question.exe.inode + 1, ..question.exe },
+        ] {
+            assert_eq!(hash(&Question { exe, ..question.clone() }), None);
+        }
+    }
+
+    #[test]
+    fn the_program_of_a_process_that_is_gone_is_found_by_its_path() {
+        let alive = own();
+        let want = hash(&alive);
+        assert!(want.is_some());
+        // The number is somebody else's by now, as the start shows.
+        let gone = Question { start: alive.start + 100 * TICK, ..alive };
+        assert_eq!(hash(&gone), want);
+        assert_eq!(hash(&Question { parent: 0, ..gone.clone() }), want);
+        assert_eq!(hash(&Question { path: "/bin/sh".into(), ..gone.clone() }), None);
+        // Without the change time, a path proves nothing.
+        assert_eq!(hash(&Question { exe: Exe { ctime: 0, ..gone.exe }, ..gone }), None);
     }
 
     #[test]
     fn an_answer_comes_from_the_thread() {
         let (sender, receiver) = sync_channel(1);
         let hasher = Hasher::start(move |answer| sender.send(answer).is_ok()).expect("a thread");
-        let question = Question { pid: u32::MAX, ..own() };
-        assert_eq!(hasher.ask(question), None);
+        let question = Question { pid: u32::MAX, path: "".into(), ..own() };
+        assert_eq!(hasher.ask(question.clone()), None);
         let answer = receiver.recv_timeout(std::time::Duration::from_secs(30)).expect("an answer");
         assert_eq!(answer, Answer { exe: question.exe, sha256: None });
     }

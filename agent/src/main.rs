@@ -1,3 +1,10 @@
 //! The `haechi` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use haechi_agent::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    cli::main(Cli::parse())
+}

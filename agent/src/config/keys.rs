@@ -71,6 +71,22 @@ pub const KEYS: &[Key] = &[
         show: |c| texts(&c.rules.disabled),
     },
     Key {
+        path: "rules.allow",
+        doc: "Programs that may do what a rule looks for: for each rule a list of paths, which may end in `*`.",
+        takes: "map of lists of paths",
+        set: |c, n| {
+            for (rule, paths) in n.map()? {
+                c.rules.rules.entry(rule.name.clone()).or_default().allow = paths.texts()?;
+            }
+            Ok(())
+        },
+        show: |c| {
+            let some = c.rules.rules.iter().filter(|(_, r)| !r.allow.is_empty());
+            let items: Vec<_> = some.map(|(rule, r)| format!("{}: {}", text(rule), texts(&r.allow))).collect();
+            format!("{{{}}}", items.join(", "))
+        },
+    },
+    Key {
         path: "rules.exceptions",
         doc: "Who may do what a rule looks for: `rule`, and any of `exe`, `parent`, `path`, `uid`, `container`, all of which\n\
               must hold; a text may end in `*`.",

@@ -217,4 +217,3 @@ fn builtin_rules() -> Vec<String> {
     let built = engine::Config::default().build(Host::default(), &Sources::default());
     built.map(|(engine, _)| engine.catalogue().iter().map(|a| a.name.clone()).collect()).unwrap_or_default()
 }
-

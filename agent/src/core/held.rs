@@ -3,12 +3,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use haechi_signatures::model::{Finding, ProcessKey};
+use haechi_signatures::model::Finding;
 
 use super::{Answer, Exe, Question};
 
 /// Findings that may wait at once.
 pub const MAX_HELD: usize = 64;
+/// Questions that may be open at once.
+const MAX_ASKED: usize = 256;
 /// Hashes that are remembered.
 const MAX_HASHES: usize = 4096;
 
@@ -29,14 +31,18 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn take(&mut self, mut finding: Box<Finding>, exe: Option<Exe>, process: ProcessKey) -> Wait {
-        let Some(exe) = exe else { return Wait::No(finding) };
+    /// Takes a finding; `about` is the question that would give the hash of its program, if there is one.
+    pub(super) fn take(&mut self, mut finding: Box<Finding>, about: Option<Question>) -> Wait {
+        let Some(question) = about else { return Wait::No(finding) };
+        let exe = question.exe;
         if let Some(hash) = self.hashes.get(&exe) {
             finding.process.sha256 = Some(hash.clone());
             return Wait::No(finding);
         }
-        let ProcessKey { pid, start } = process;
-        let question = self.asked.insert(exe).then_some(Question { exe, pid, start });
+        if self.asked.len() >= MAX_ASKED && !self.asked.contains(&exe) {
+            return Wait::No(finding);
+        }
+        let question = self.asked.insert(exe).then_some(question);
         self.waiting.push_back((exe, finding));
         let full = self.waiting.len() > MAX_HELD;
         Wait::Yes { question, displaced: if full { self.waiting.pop_front().map(|w| w.1) } else { None } }

@@ -1,5 +1,7 @@
 //! Everything that the core can be told. What is not here, it cannot know.
 
+use std::sync::Arc;
+
 use haechi_signatures::engine;
 use haechi_signatures::flat::Host;
 use haechi_signatures::sources::Sources;
@@ -73,7 +75,7 @@ pub struct Exe {
 }
 
 /// The core wants to know the hash of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Which program.
     pub exe: Exe,
@@ -81,6 +83,10 @@ pub struct Question {
     pub pid: u32,
     /// Start of the process, nanoseconds since boot.
     pub start: u64,
+    /// Its parent, through whose root the program may still be found when the process is gone; 0 is unknown.
+    pub parent: u32,
+    /// The program's path; empty is unknown.
+    pub path: Arc<str>,
 }
 
 /// An answer to a [`Question`].

@@ -15,7 +15,7 @@ use haechi_ebpf::loss::Loss;
 use haechi_ebpf::wire::{View, at};
 use haechi_signatures::demand::Demand;
 use haechi_signatures::engine::{Engine, ReloadReport};
-use haechi_signatures::model::{Event, Finding, ProcessKey, Processes};
+use haechi_signatures::model::{Event, Finding, ProcessInfo, ProcessKey, Processes};
 use haechi_signatures::record::Builder;
 
 use crate::batch::Batch;
@@ -219,12 +219,8 @@ impl Core {
                 out.push(Output::Finding(finding));
                 continue;
             };
-            let who = &finding.process;
-            let key = ProcessKey { pid: who.pid, start: who.start };
-            let images = self.tree.get(key).map(|p| p.images.as_slice()).unwrap_or_default();
-            let image = images.iter().rev().find(|i| *i.exe == *who.exe && i.inode != 0);
-            let exe = image.map(|i| Exe { dev: i.dev, inode: i.inode, ctime: i.ctime });
-            match held.take(finding, exe, key) {
+            let about = question(&self.tree, &finding.process);
+            match held.take(finding, about) {
                 Wait::No(finding) => out.push(Output::Finding(finding)),
                 Wait::Yes { question, displaced } => {
                     out.extend(question.map(Output::Question));
@@ -285,5 +281,17 @@ impl Core {
     }
 }
 
-const _: () = assert!(EVENTS.len() <= MAX_EVENTS);
+/// The question for the hash of a process's program, where the tree knows which file that is.
+fn question(tree: &Tree, who: &ProcessInfo) -> Option<Question> {
+    let process = tree.get(ProcessKey { pid: who.pid, start: who.start })?;
+    let image = process.images.iter().rev().find(|i| *i.exe == *who.exe && i.inode != 0)?;
+    Some(Question {
+        exe: Exe { dev: image.dev, inode: image.inode, ctime: image.ctime },
+        pid: who.pid,
+        start: who.start,
+        parent: process.parent.pid,
+        path: image.exe.clone(),
+    })
+}
 
+const _: () = assert!(EVENTS.len() <= MAX_EVENTS);

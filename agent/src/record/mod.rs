@@ -35,4 +35,3 @@ mod kind {
     pub(super) const TICK: u8 = 8;
     pub(super) const END: u8 = 9;
 }
-

@@ -170,4 +170,3 @@ impl Sinks {
 
 /// Counts by name, as sinks keep them.
 type ByName = BTreeMap<String, u64>;
-

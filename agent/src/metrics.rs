@@ -1,0 +1,239 @@
+//! The agent's counters in Prometheus' text format. One table; the docs come from it too. Written to a file for the
+//! textfile collector of node_exporter, whole or not at all.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use haechi_ebpf::event::EVENTS;
+use haechi_ebpf::loss::Loss;
+use haechi_signatures::engine::Counters;
+
+use crate::loss::Ledger;
+use crate::worker;
+
+/// What the counters stood at.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Tried and lost.
+    pub ledger: Ledger,
+    /// Of the core and the sinks.
+    pub worker: worker::Snapshot,
+    /// Inputs that wait for the core.
+    pub waiting: usize,
+}
+
+/// Values of the labels, and the number.
+type Sample = (Vec<String>, u64);
+
+/// One metric.
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// Its samples.
+    samples: fn(&Snapshot) -> Vec<Sample>,
+}
+
+fn one(value: u64) -> Vec<Sample> {
+    vec![(Vec::new(), value)]
+}
+
+fn rules(snapshot: &Snapshot, value: fn(&Counters) -> u64) -> Vec<Sample> {
+    snapshot.worker.counts.rules.iter().map(|(name, c)| (vec![name.clone()], value(c))).collect()
+}
+
+/// All metrics.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "haechi_events_tried_total",
+        kind: "counter",
+        help: "Records that the kernel programs tried to send.",
+        labels: &["event"],
+        samples: |s| EVENTS.iter().map(|e| (vec![e.name.into()], s.ledger.tried(e.id))).collect(),
+    },
+    Metric {
+        name: "haechi_events_total",
+        kind: "counter",
+        help: "Records that reached the rules.",
+        labels: &["event"],
+        samples: |s| EVENTS.iter().map(|e| (vec![e.name.into()], s.worker.counts.delivered[e.id as usize])).collect(),
+    },
+    Metric {
+        name: "haechi_events_lost_total",
+        kind: "counter",
+        help: "Records that were lost, by cause.",
+        labels: &["event", "reason"],
+        samples: |s| {
+            let pairs = EVENTS.iter().flat_map(|e| Loss::ALL.map(|cause| (e, cause)));
+            pairs.map(|(e, c)| (vec![e.name.into(), c.name().into()], s.ledger.lost(e.id, c))).collect()
+        },
+    },
+    Metric {
+        name: "haechi_findings_total",
+        kind: "counter",
+        help: "Findings that were told.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.fired),
+    },
+    Metric {
+        name: "haechi_findings_suppressed_total",
+        kind: "counter",
+        help: "Findings that only raised the count of an earlier one.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.suppressed),
+    },
+    Metric {
+        name: "haechi_findings_excepted_total",
+        kind: "counter",
+        help: "Findings that an exception kept quiet.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.excepted),
+    },
+    Metric {
+        name: "haechi_rule_events_total",
+        kind: "counter",
+        help: "Events of a kind that a rule wants.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.seen),
+    },
+    Metric {
+        name: "haechi_rule_evaluations_total",
+        kind: "counter",
+        help: "Events that a rule was asked about.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.evaluated),
+    },
+    Metric {
+        name: "haechi_rule_errors_total",
+        kind: "counter",
+        help: "Times that a rule failed or took too long.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.errors),
+    },
+    Metric {
+        name: "haechi_rule_nanoseconds_total",
+        kind: "counter",
+        help: "Time spent in a rule; not measured while recording.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.ns),
+    },
+    Metric {
+        name: "haechi_processes",
+        kind: "gauge",
+        help: "Processes known.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.processes as u64),
+    },
+    Metric {
+        name: "haechi_processes_evicted_total",
+        kind: "counter",
+        help: "Processes forgotten early for want of room.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.processes_evicted),
+    },
+    Metric {
+        name: "haechi_cgroups",
+        kind: "gauge",
+        help: "Cgroups known.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.cgroups as u64),
+    },
+    Metric {
+        name: "haechi_cgroups_evicted_total",
+        kind: "counter",
+        help: "Cgroups forgotten early for want of room.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.cgroups_evicted),
+    },
+    Metric {
+        name: "haechi_queue_length",
+        kind: "gauge",
+        help: "Inputs that wait for the rules.",
+        labels: &[],
+        samples: |s| one(s.waiting as u64),
+    },
+    Metric {
+        name: "haechi_sink_delivered_total",
+        kind: "counter",
+        help: "Events and findings that a sink took.",
+        labels: &["sink"],
+        samples: |s| s.worker.sinks.iter().map(|k| (vec![k.name.clone()], k.delivered)).collect(),
+    },
+    Metric {
+        name: "haechi_sink_lost_total",
+        kind: "counter",
+        help: "Events and findings that a sink did not take, by name.",
+        labels: &["sink", "event"],
+        samples: |s| {
+            let of = |k: &crate::sinks::Status| {
+                let name = k.name.clone();
+                k.lost.clone().into_iter().map(move |(event, n)| (vec![name.clone(), event], n))
+            };
+            s.worker.sinks.iter().flat_map(of).collect()
+        },
+    },
+];
+
+/// The text of all metrics.
+#[must_use]
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    for metric in METRICS {
+        // A string takes everything.
+        let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", metric.name, metric.help, metric.name, metric.kind);
+        for (values, number) in (metric.samples)(snapshot) {
+            let label = |(name, value): (&&str, &String)| format!("{name}=\"{}\"", escape(value));
+            let labels: Vec<String> = metric.labels.iter().zip(&values).map(label).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let _ = writeln!(out, "{}{labels} {number}", metric.name);
+        }
+    }
+    out
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Writes all metrics to `path`; a reader sees the old file or the new one.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    let mut next = path.as_os_str().to_owned();
+    next.push(".tmp");
+    fs::write(&next, render(snapshot))?;
+    fs::rename(&next, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haechi_ebpf::event::security_file_open as open;
+
+    #[test]
+    fn every_metric_is_there_with_its_labels() {
+        let mut snapshot = Snapshot::default();
+        snapshot.ledger.set_lost(open::ID, Loss::RingFull, 7);
+        snapshot.worker.counts.rules = vec![("a\"b".into(), Counters { fired: 3, ..Counters::default() })];
+        let text = render(&snapshot);
+        for line in [
+            "haechi_events_lost_total{event=\"security_file_open\",reason=\"ring_full\"} 7",
+            "haechi_findings_total{rule=\"a\\\"b\"} 3",
+            "haechi_processes 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        for metric in METRICS {
+            assert!(text.contains(&format!("# TYPE {} {}\n", metric.name, metric.kind)));
+            assert_eq!(metric.kind == "counter", metric.name.ends_with("_total"), "{}", metric.name);
+        }
+    }
+}

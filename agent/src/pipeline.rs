@@ -1,0 +1,379 @@
+//! The start-up, the run and the end of the agent, as a story.
+//!
+//! ```text
+//! rings -> collector (thread) -> inbox -> core (thread) -> queues -> sinks (a thread each)
+//!                                  ^ answers <- hasher (thread) <- questions
+//! this task: signals, changes of rules, loss counters, the kernel's filters
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use haechi_ebpf::event::{EVENTS, Ring, by_id};
+use haechi_ebpf::loss::Loss;
+use haechi_signatures::demand::Demand;
+use haechi_signatures::engine::{ReloadReport, Running, Watch};
+use haechi_signatures::sources::{Bounds, Sources};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::collector::{self, Collector};
+use crate::config::Config;
+use crate::core::{self, Core, Input, Start};
+use crate::hash::Hasher;
+use crate::inbox::Inbox;
+use crate::kernel::{self, Kernel};
+use crate::loss::{Ledger, Lost};
+use crate::metrics;
+use crate::record::Recorder;
+use crate::render::Context;
+use crate::sinks::{self, Sinks};
+use crate::worker::{self, Reloaded, Totals, Worker};
+use crate::{cgroups, clock, watch};
+
+/// How long a reload may take before it is given up.
+const RELOAD: Duration = Duration::from_secs(30);
+/// Time between two looks at the loss counters, where nothing asks for an earlier one.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time between two metrics files.
+const METRICS: Duration = Duration::from_secs(10);
+
+/// What a run is asked to do besides its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Record all inputs in this file.
+    pub record: Option<PathBuf>,
+    /// End after this time.
+    pub duration: Option<Duration>,
+    /// End after so many events and findings.
+    pub exit_after: Option<u64>,
+    /// Write metrics to this file.
+    pub metrics_file: Option<PathBuf>,
+    /// Colour for a terminal.
+    pub colour: bool,
+}
+
+/// Why the agent could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Filters or rules mean nothing.
+    #[error(transparent)]
+    Core(#[from] core::Error),
+    /// The kernel cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// A sink cannot be set up.
+    #[error(transparent)]
+    Sink(#[from] sinks::Error),
+    /// The recording cannot be made.
+    #[error("the recording {} cannot be made", path.display())]
+    Record {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refuses a thread, a signal handler or the like.
+    #[error("the system refuses what every program needs")]
+    System(#[from] io::Error),
+}
+
+/// What was seen and lost in a whole run.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// By the core and the sinks.
+    pub totals: Totals,
+    /// Tried and lost, by event and cause.
+    pub ledger: Ledger,
+}
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
+    // What is wanted: rules and filters say it, before anything is touched.
+    let sources = read_rules(&config.rules.dirs);
+    let start = Start { host: clock::host(), time: clock::boot_now(), options: config.options(), sources };
+    let (mut core, report) = Core::build(&start)?;
+    tell(&report);
+    if run.record.is_none() {
+        // Times differ from run to run: a recorded run does without, so that a replay is exact.
+        core.engine().set_clock(Box::new(clock::steady));
+    }
+    let context =
+        Context { host: start.host.clone(), env: config.env.clone(), decoded: config.decoded, colour: run.colour };
+    let closed = Arc::new(Notify::new());
+    let (all_closed, open) = (closed.clone(), AtomicUsize::new(config.sinks.len()));
+    let one_closed = move || {
+        if open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            all_closed.notify_one();
+        }
+    };
+    let one_closed: Arc<dyn Fn() + Send + Sync> = Arc::new(one_closed);
+    let sinks = Sinks::build(&config.sinks, &context, config.sink_queue, &one_closed)?;
+    let recorder = match &run.record {
+        Some(path) => {
+            Some(Recorder::create(path, &start).map_err(|source| Error::Record { path: path.clone(), source })?)
+        }
+        None => None,
+    };
+
+    // Programs first, then the processes that are there already: nothing falls between.
+    let demands = core.demands();
+    let mut kernel = Kernel::open(&config.kernel(demands.clone()))?;
+    for choice in kernel.choices().iter().filter(|c| c.step.is_none()) {
+        let reason = choice.refused.first().map_or("", |r| r.reason.as_str());
+        warn!(event = choice.event, reason, "this event cannot be had here; `haechi check` says more");
+    }
+    let inbox = Arc::new(Inbox::new(config.batches));
+    match cgroups::scan() {
+        Ok(all) => drop(inbox.push(Input::Cgroups(all))),
+        Err(error) => warn!(%error, "containers that run already will not be recognised"),
+    }
+    drop(inbox.push(Input::Seed(kernel.seed()?)));
+    let drain = kernel.take_drain().ok_or_else(|| io::Error::other("the rings were taken already"))?;
+    let collector = Collector::start(drain, inbox.clone())?;
+    let answers = inbox.clone();
+    let hasher = Hasher::start(move |answer| answers.push(Input::Answer(answer)).is_ok())?;
+    let rule_watch = core.engine().watch();
+    let handle = collector.handle();
+    let worker = worker::Config {
+        core,
+        inbox: inbox.clone(),
+        sinks,
+        hasher,
+        collector: handle.clone(),
+        recorder,
+        exit_after: run.exit_after,
+    }
+    .build()?;
+    // Not a matter of log levels: who started us wants to know that it stands.
+    eprintln!("haechi: watching with {} rules and {} programs", report.added.len(), kernel.attached().len());
+
+    let changed = Arc::new(Notify::new());
+    if let Err(error) = watch::start(&config.rules.dirs, changed.clone()) {
+        warn!(%error, "rules are not watched: changes need SIGHUP");
+    }
+    let mut steering = Steering {
+        kernel,
+        collector: handle,
+        inbox,
+        worker,
+        start,
+        demands,
+        ledger: Ledger::default(),
+        told: Ledger::default(),
+        running: None,
+    };
+    steering.until_end(run, &rule_watch, &changed, &closed).await?;
+    let summary = steering.finish(collector)?;
+    if let Some(path) = &run.metrics_file {
+        write_metrics(path, &summary.snapshot());
+    }
+    Ok(summary)
+}
+
+impl Summary {
+    /// As metrics.
+    fn snapshot(&self) -> metrics::Snapshot {
+        let worker = worker::Snapshot { counts: self.totals.counts.clone(), sinks: self.totals.sinks.clone() };
+        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: 0 }
+    }
+}
+
+fn write_metrics(path: &Path, snapshot: &metrics::Snapshot) {
+    if let Err(error) = metrics::write(path, snapshot) {
+        warn!(path = %path.display(), %error, "metrics cannot be written");
+    }
+}
+
+/// What happens beside the river while records flow.
+struct Steering {
+    kernel: Kernel,
+    collector: collector::Handle,
+    inbox: Arc<Inbox>,
+    worker: Worker,
+    start: Start,
+    demands: Vec<Demand>,
+    ledger: Ledger,
+    told: Ledger,
+    running: Option<Running>,
+}
+
+impl Steering {
+    async fn until_end(&mut self, run: &Run, watch: &Watch, changed: &Notify, closed: &Notify) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut metrics = interval(METRICS);
+        metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let telling = self.worker.telling.clone();
+        let mut over = pin!(async {
+            match run.duration {
+                Some(duration) => sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        });
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = &mut over => return Ok(()),
+                () = telling.enough.notified() => return Ok(()),
+                () = closed.notified() => {
+                    warn!("nobody reads the output any more: ending");
+                    return Ok(());
+                }
+                _ = hangup.recv() => self.reload(true).await,
+                () = changed.notified() => self.reload(false).await,
+                () = telling.gap.notified() => {
+                    self.losses();
+                    // The kernel is still busy losing; the next look is not due before the next interval.
+                    look.reset();
+                }
+                _ = look.tick() => {
+                    self.losses();
+                    self.stuck(watch);
+                    self.kernel.flush_log();
+                }
+                _ = metrics.tick(), if run.metrics_file.is_some() => {
+                    run.metrics_file.iter().for_each(|path| write_metrics(path, &self.snapshot()));
+                }
+            }
+        }
+    }
+
+    /// Reads the counters, and lets the core know what was lost since. After a loss of records that its knowledge rests
+    /// on, it is told anew who is there.
+    fn losses(&mut self) {
+        if let Err(error) = self.kernel.read_losses(&mut self.ledger) {
+            warn!(%error, "the loss counters cannot be read");
+        }
+        let counts = self.worker.telling.counts.lock().unwrap_or_else(PoisonError::into_inner).counts.clone();
+        for event in EVENTS {
+            self.ledger.set_lost(event.id, Loss::Queue, self.collector.refused(event.id));
+            self.ledger.set_lost(event.id, Loss::Rejected, counts.rejected[event.id as usize]);
+        }
+        // The core rejected those itself and has told them.
+        let lost: Vec<Lost> =
+            self.ledger.since(&self.told).into_iter().filter(|l| l.cause != Loss::Rejected as u8).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let critical = lost.iter().any(|l| by_id(l.event).is_some_and(|d| d.ring == Ring::Critical));
+        debug!(?lost, "records were lost");
+        if self.inbox.push(Input::Lost(lost)).is_ok() {
+            self.told.clone_from(&self.ledger);
+        }
+        if critical {
+            match self.kernel.seed() {
+                Ok(batch) => drop(self.inbox.push(Input::Seed(batch))),
+                Err(error) => warn!(%error, "the process tree cannot be repaired"),
+            }
+        }
+    }
+
+    /// Names a rule that has been running since the last look.
+    fn stuck(&mut self, watch: &Watch) {
+        let running = watch.running();
+        if let Some(now) = &running
+            && self.running.as_ref() == Some(now)
+        {
+            error!(rule = %now.rule, "this rule has been busy with one event for a second or more");
+        }
+        self.running = running;
+    }
+
+    /// Loads the rules anew. The kernel sends what the new ones need before the old ones go, and stops sending what only
+    /// the old ones needed after: no rule misses anything, and hooks that both need are not touched.
+    async fn reload(&mut self, asked: bool) {
+        let sources = read_rules(&self.start.options.rules.dirs);
+        if !asked && sources == self.start.sources {
+            return;
+        }
+        self.start.sources.clone_from(&sources);
+        let wanted = match Core::build(&self.start) {
+            Ok((trial, _)) => trial.demands(),
+            Err(error) => return error!(%error, "the rules cannot be loaded anew"),
+        };
+        let both: Vec<Demand> = self.demands.iter().cloned().chain(wanted).collect();
+        if let Err(error) = self.kernel.set_demands(&both) {
+            return error!(%error, "the rules are not loaded anew: the kernel refuses their filters");
+        }
+        while self.worker.reloads.try_recv().is_ok() {}
+        if self.inbox.push(Input::Reload(sources)).is_err() {
+            return error!("the rules are not loaded anew: the agent is overloaded");
+        }
+        let Ok(Some(Reloaded { report, demands })) = timeout(RELOAD, self.worker.reloads.recv()).await else {
+            return error!("the core does not answer: the rules may not have been loaded anew");
+        };
+        tell(&report);
+        if let Err(error) = self.kernel.set_demands(&demands) {
+            warn!(%error, "filters of old rules stay in the kernel");
+        }
+        self.demands = demands;
+        info!(
+            added = ?report.added, changed = ?report.changed, removed = ?report.removed,
+            unchanged = report.unchanged.len(), "rules were loaded anew"
+        );
+    }
+
+    fn snapshot(&self) -> metrics::Snapshot {
+        let worker = self.worker.telling.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: self.inbox.len() }
+    }
+
+    /// Ends from the left to the right, so that whatever was taken in comes out.
+    fn finish(mut self, collector: Collector) -> Result<Summary, Error> {
+        // Nothing is wanted any more, so nothing new is sent; what is in the rings is drained, and the counters are final.
+        if let Err(error) = self.kernel.set_demands(&[]) {
+            debug!(%error, "the kernel keeps sending");
+        }
+        collector.stop();
+        self.losses();
+        self.kernel.flush_log();
+        drop(self.kernel);
+        drop(self.inbox.push(Input::End));
+        self.inbox.close();
+        let totals = self.worker.join();
+        let mut ledger = self.ledger;
+        for event in EVENTS {
+            let rejected = totals.counts.rejected.get(event.id as usize).copied().unwrap_or(0);
+            ledger.set_lost(event.id, Loss::Rejected, rejected);
+        }
+        Ok(Summary { totals, ledger })
+    }
+}
+
+/// Reads the rules on disk, and says what cannot be read.
+fn read_rules(dirs: &[PathBuf]) -> Sources {
+    let (sources, errors) = Sources::read(dirs, Bounds::default());
+    for error in errors {
+        error!("{error}");
+    }
+    sources
+}
+
+/// Says what came of loading rules.
+fn tell(report: &ReloadReport) {
+    for error in &report.errors {
+        error!("rule not loaded: {error}");
+    }
+    for warning in &report.warnings {
+        warn!("{warning}");
+    }
+    for name in &report.replaced {
+        info!(rule = name, "a rule of yours takes the place of a built-in one");
+    }
+}

@@ -1,0 +1,171 @@
+//! The thread of the core: takes inputs from the inbox, records them, lets the core work, hands on what comes out.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use haechi_signatures::demand::Demand;
+use haechi_signatures::engine::{Notice, ReloadReport};
+use tokio::sync::{Notify, mpsc};
+use tracing::{error, warn};
+
+use crate::collector;
+use crate::core::{Core, Counts, Input, Output};
+use crate::hash::Hasher;
+use crate::inbox::Inbox;
+use crate::record::Recorder;
+use crate::render::Item;
+use crate::sinks::{Sinks, Status};
+
+/// What the thread needs.
+pub struct Config {
+    /// The core.
+    pub core: Core,
+    /// Where inputs come from.
+    pub inbox: Arc<Inbox>,
+    /// Where outputs go.
+    pub sinks: Sinks,
+    /// Who answers questions.
+    pub hasher: Hasher,
+    /// Who brings the ticks.
+    pub collector: collector::Handle,
+    /// The recording, if one was asked for.
+    pub recorder: Option<Recorder>,
+    /// Items after which to end.
+    pub exit_after: Option<u64>,
+}
+
+/// What the thread tells the others while it works.
+#[derive(Debug)]
+pub struct Telling {
+    /// The newest counts.
+    pub counts: Mutex<Snapshot>,
+    /// Sequence numbers show a gap.
+    pub gap: Notify,
+    /// Enough was shown.
+    pub enough: Notify,
+}
+
+/// Counts as of the last tick.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Of the core.
+    pub counts: Counts,
+    /// Of the sinks.
+    pub sinks: Vec<Status>,
+}
+
+/// A reload that was done: what it did, and what the rules demand now.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What it did.
+    pub report: ReloadReport,
+    /// What is demanded of the kernel now.
+    pub demands: Vec<Demand>,
+}
+
+/// The thread at work.
+pub struct Worker {
+    /// What it tells.
+    pub telling: Arc<Telling>,
+    /// Reloads that were done.
+    pub reloads: mpsc::Receiver<Reloaded>,
+    thread: JoinHandle<Totals>,
+}
+
+/// What was done in all.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// By the core.
+    pub counts: Counts,
+    /// By the sinks.
+    pub sinks: Vec<Status>,
+    /// Inputs that are not in the recording.
+    pub unrecorded: u64,
+}
+
+impl Config {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn build(self) -> io::Result<Worker> {
+        let telling = Arc::new(Telling { counts: Mutex::default(), gap: Notify::new(), enough: Notify::new() });
+        let (sender, reloads) = mpsc::channel(16);
+        let mine = telling.clone();
+        let thread = thread::Builder::new().name("haechi-core".into()).spawn(move || run(self, &mine, &sender))?;
+        Ok(Worker { telling, reloads, thread })
+    }
+}
+
+impl Worker {
+    /// Waits for the end, which comes when the inbox is closed and empty.
+    #[must_use]
+    pub fn join(self) -> Totals {
+        self.thread.join().unwrap_or_else(|_| {
+            error!("the core failed; its counts are lost");
+            Totals::default()
+        })
+    }
+}
+
+fn run(config: Config, telling: &Telling, reloads: &mpsc::Sender<Reloaded>) -> Totals {
+    let Config { mut core, inbox, sinks, hasher, collector, mut recorder, exit_after } = config;
+    let (mut outputs, mut shown) = (Vec::new(), 0);
+    while let Some(input) = inbox.pop() {
+        if let Some(recorder) = &mut recorder {
+            recorder.write(&input);
+        }
+        core.step(&input, &mut outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Event(happening) => {
+                    shown += 1;
+                    sinks.send(Item::Event(happening));
+                }
+                Output::Finding(finding) => {
+                    shown += 1;
+                    sinks.send(Item::Finding(finding));
+                }
+                Output::Question(question) => match hasher.ask(question) {
+                    Some(answer) => drop(inbox.push(Input::Answer(answer))),
+                    None => collector.hurry(),
+                },
+                Output::GapSeen => telling.gap.notify_one(),
+                Output::Reloaded(report) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = reloads.try_send(Reloaded { report: *report, demands: core.demands() });
+                }
+            }
+        }
+        if exit_after.is_some_and(|limit| shown >= limit) {
+            telling.enough.notify_one();
+        }
+        match input {
+            Input::Batch(batch) => inbox.recycle(batch),
+            Input::Tick(_) => {
+                notices(&mut core);
+                let snapshot = Snapshot { counts: core.counts(), sinks: sinks.status() };
+                *telling.counts.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+            }
+            _ => {}
+        }
+    }
+    notices(&mut core);
+    Totals { counts: core.counts(), sinks: sinks.finish(), unrecorded: recorder.map_or(0, |r| r.skipped()) }
+}
+
+fn notices(core: &mut Core) {
+    let (notices, more) = core.engine().take_notices();
+    for notice in notices {
+        match notice {
+            Notice::Failed { rule, error, .. } => warn!(%rule, error, "a rule failed"),
+            Notice::Aside { rule, error, .. } => {
+                error!(%rule, error, "a rule fails too often and is put aside for a while");
+            }
+        }
+    }
+    if more > 0 {
+        warn!(more, "more rules failed");
+    }
+}
