@@ -34,7 +34,7 @@ pub struct FactDef {
 
 macro_rules! facts {
     ($( $name:ident = $kind:ident $path:literal; )+) => {
-        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "positions of the constants below")]
+        #[expect(non_camel_case_types, reason = "positions of the constants below")]
         enum Position { $($name),+ }
         $( #[doc = concat!(stringify!($kind), " `", $path, "`.")]
            pub const $name: Fact = Fact(Position::$name as u16); )+

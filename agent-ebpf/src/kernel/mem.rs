@@ -30,6 +30,8 @@ pub fn has(fact: Fact) -> bool {
 
 /// A way to read kernel memory.
 pub trait Mem {
+    /// Whether the verifier knows the types of what it reads.
+    const TYPED: bool;
     /// Reads a `T`; zeroes where that fails.
     unsafe fn load<T: Copy>(address: Ptr) -> T;
 }
@@ -41,6 +43,8 @@ pub struct Btf;
 pub struct Probe;
 
 impl Mem for Btf {
+    const TYPED: bool = true;
+
     #[inline(always)]
     unsafe fn load<T: Copy>(address: Ptr) -> T {
         // SAFETY: the verifier checks the access and makes a fault read as 0. Volatile keeps the width.
@@ -49,6 +53,8 @@ impl Mem for Btf {
 }
 
 impl Mem for Probe {
+    const TYPED: bool = false;
+
     #[inline(always)]
     unsafe fn load<T: Copy>(address: Ptr) -> T {
         let mut value = MaybeUninit::<T>::uninit();

@@ -8,7 +8,7 @@ use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{at, flag};
 
-use crate::mem::{Mem, Probe, Ptr, field, has, inside, pointer, with_current};
+use crate::mem::{Mem, Probe, Ptr, field, get, has, inside, pointer, with_current};
 use crate::record::Record;
 
 /// `PF_IO_WORKER` and `PF_KTHREAD` of include/linux/sched.h.
@@ -37,10 +37,11 @@ pub fn innermost<M: Mem>(task: Ptr, host: u32) -> Innermost {
     if level == 0 || level > 32 {
         return Innermost { nr: host, ns: INIT_PID_NS };
     }
-    // VERIFIER: an index that is not constant cannot be used in a typed load.
-    let upid = (pid as u64)
-        .wrapping_add(u64::from(crate::mem::get(fact::PID_NUMBERS)))
-        .wrapping_add(u64::from(level) * u64::from(crate::mem::get(fact::UPID_SIZE)));
+    // VERIFIER: "math between ptr_ pointer and register with unbounded min value": an index that is not constant cannot be
+    // added to a typed pointer, so the pointer is read once more as a number.
+    let upid = (pointer::<Probe>(task, fact::TASK_THREAD_PID) as u64)
+        .wrapping_add(u64::from(get(fact::PID_NUMBERS)))
+        .wrapping_add(u64::from(level) * u64::from(get(fact::UPID_SIZE)));
     let upid = upid as Ptr;
     let ns = pointer::<Probe>(upid, fact::UPID_NS);
     Innermost { nr: field::<Probe, u32>(upid, fact::UPID_NR), ns: field::<Probe, u32>(ns, fact::PID_NS_INUM) }

@@ -133,16 +133,15 @@ fn attach(program: &mut Program, hook: Hook, targets: &[&'static str], btf: &Aya
     }
 }
 
+/// Lines with which the verifier ends its log whatever happened.
+const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+
 /// The last thing the kernel said, without pages of verifier log.
 fn short(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-                let l: Vec<_> = log.lines().collect();
-                let n: usize = d.parse().unwrap_or(30);
-                eprintln!("{}", l[l.len().saturating_sub(n)..].join("\n"));
-            }
-            let last = log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with("processed "));
+            let last = log.lines().rev().find(|l| !l.trim().is_empty() && !STATISTICS.iter().any(|s| l.starts_with(s)));
             match last {
                 Some(last) => format!("load: {io_error}: {}", last.trim()),
                 None => format!("load: {io_error}"),
