@@ -29,6 +29,8 @@ pub mod render;
 pub mod replay;
 pub mod sinks;
 pub mod suggest;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod tree;
 pub mod watch;

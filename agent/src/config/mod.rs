@@ -217,3 +217,6 @@ fn builtin_rules() -> Vec<String> {
     let built = engine::Config::default().build(Host::default(), &Sources::default());
     built.map(|(engine, _)| engine.catalogue().iter().map(|a| a.name.clone()).collect()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, Bad> {
         };
         match open.last_mut() {
             Some(parent) => place(parent, complete)?,
-            None if root.is_some() => return bad(line, "a second document"),
+            None if root.is_some() => return bad(complete.line, "a second document"),
             None => root = Some(complete),
         }
     }

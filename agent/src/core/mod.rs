@@ -295,3 +295,6 @@ fn question(tree: &Tree, who: &ProcessInfo) -> Option<Question> {
 }
 
 const _: () = assert!(EVENTS.len() <= MAX_EVENTS);
+
+#[cfg(test)]
+mod tests;

@@ -210,3 +210,6 @@ fn lookup(name: &str) -> Result<Vec<(EventId, Option<&'static str>)>, Error> {
     let names = EVENTS.iter().map(|e| e.name).chain(tags).chain(calls::SYSCALLS.iter().map(|c| c.name));
     Err(Error::UnknownEvent { name: name.to_owned(), hint: suggest::hint(name, names) })
 }
+
+#[cfg(test)]
+mod tests;

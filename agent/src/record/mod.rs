@@ -35,3 +35,6 @@ mod kind {
     pub(super) const TICK: u8 = 8;
     pub(super) const END: u8 = 9;
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,3 +79,6 @@ impl Item {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

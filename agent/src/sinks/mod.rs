@@ -170,3 +170,6 @@ impl Sinks {
 
 /// Counts by name, as sinks keep them.
 type ByName = BTreeMap<String, u64>;
+
+#[cfg(test)]
+mod tests;
