@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{
     bpf_probe_read_user_str, bpf_ringbuf_output,
 };
 use aya_ebpf::maps::RingBuf;
+use aya_log_ebpf::debug;
 use haechi_ebpf::event::{EventDef, EventId, Field, Ring};
 use haechi_ebpf::loss::{Loss, column};
 use haechi_ebpf::wire::{self, HEADER, RECORD_MAX, at, var};
@@ -337,6 +338,7 @@ impl Record {
         if failed != 0 {
             count(self.event, column::LOSS + Loss::RingFull as usize);
         }
+        log_sent(self.event.into(), len as u32, failed as i32);
         self.scratch.give();
     }
 
@@ -345,6 +347,13 @@ impl Record {
     pub fn drop_silently(self) {
         self.scratch.give();
     }
+}
+
+/// Says what was sent, for those who work on the programs; gone before the program runs unless it was asked for.
+/// A function of its own, so that its many instructions are there once.
+#[inline(never)]
+fn log_sent(event: u32, len: u32, failed: i32) {
+    debug!((), "event {}: {} bytes, result {}", event, len, failed);
 }
 
 /// Counts a record that could not even be begun.

@@ -284,7 +284,9 @@ fn load_object(btf: &AyaBtf, facts: &[u32], config: &Config) -> Result<Ebpf, Err
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("FACTS", facts, true)
-        .override_global(aya_log::LEVEL, &level, false)
+        .override_global(aya_log::LEVEL, &level, true)
+        // A ring must be there; one that nobody writes to need not be large.
+        .map_max_entries("AYA_LOGS", if config.debug_log { 1 << 20 } else { 1 << 12 })
         .map_max_entries("CRITICAL", config.critical_ring_bytes)
         .map_max_entries("BULK", config.bulk_ring_bytes)
         .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
