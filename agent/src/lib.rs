@@ -16,6 +16,7 @@ pub mod collector;
 pub mod config;
 pub mod container;
 pub mod core;
+pub mod docs;
 pub mod escape;
 pub mod filter;
 pub mod hash;

@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod docs;
 mod events;
 mod replay;
 mod run;
@@ -52,6 +53,9 @@ enum Command {
     Config(config::Args),
     /// Say which version this is.
     Version,
+    /// Write the pages that are made from tables.
+    #[command(hide = true)]
+    Docs(docs::Args),
 }
 
 /// Where settings come from.
@@ -198,6 +202,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Signatures(args) => signatures::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Docs(args) => docs::run(&args),
         Command::Version => print(&format!("haechi {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match result {
