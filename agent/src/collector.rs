@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use haechi_ebpf::event::{EventId, MAX_EVENTS};
+use haechi_ebpf::event::{EventId, MAX_EVENTS, Ring, by_id};
 use haechi_ebpf::wire::at;
 
 use crate::batch::Batch;
@@ -36,6 +36,14 @@ struct Shared {
     /// A finding waits for an answer: tick soon.
     hurry: AtomicBool,
     refused: Vec<AtomicU64>,
+}
+
+impl Shared {
+    fn count(&self, event: EventId) {
+        if let Some(count) = self.refused.get(event as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What the core's thread and others hold of the collector.
@@ -119,17 +127,32 @@ fn round(drain: &mut Drain, inbox: &Inbox, shared: &Shared) -> usize {
     if taken == 0 {
         inbox.recycle(batch);
     } else if let Err(batch) = inbox.push_batch(batch) {
-        count(&batch, &shared.refused);
-        inbox.recycle(batch);
+        refuse(batch, inbox, shared);
     }
     taken
 }
 
-fn count(batch: &Batch, refused: &[AtomicU64]) {
+/// The core is behind. What its knowledge rests on still goes to it, the rest is counted as lost.
+fn refuse(batch: Batch, inbox: &Inbox, shared: &Shared) {
+    let mut urgent = inbox.spare();
     for record in batch.records() {
-        let event = record.get(at::EVENT..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_le_bytes(*b));
-        if let Some(count) = refused.get(event as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
+        let (event, time) = head(record);
+        if by_id(event).is_some_and(|def| def.ring == Ring::Critical) {
+            urgent.push(time, record);
+        } else {
+            shared.count(event);
         }
     }
+    inbox.recycle(batch);
+    if let Err(urgent) = inbox.push_urgent(urgent) {
+        urgent.records().for_each(|record| shared.count(head(record).0));
+        inbox.recycle(urgent);
+    }
+}
+
+/// Event and time of a record, which may be torn.
+fn head(record: &[u8]) -> (EventId, u64) {
+    let event = record.get(at::EVENT..).and_then(<[u8]>::first_chunk).map_or(0, |b| u16::from_le_bytes(*b));
+    let time = record.get(at::TIME..).and_then(<[u8]>::first_chunk).map_or(0, |b| u64::from_le_bytes(*b));
+    (event, time)
 }

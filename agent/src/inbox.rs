@@ -1,5 +1,5 @@
-//! What waits for the core: one queue, in one order, that nobody ever blocks on. Batches have a bound of their own and are
-//! refused beyond it, to be counted by whoever brought them; the few other inputs have room besides.
+//! What waits for the core: one queue, in one order, that nobody ever blocks on. Batches are bounded by their bytes and
+//! refused beyond that, to be counted by whoever brought them; the few other inputs have room besides.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,22 +19,23 @@ const SPARE_BYTES: usize = 4 << 20;
 pub struct Inbox {
     state: Mutex<State>,
     ready: Condvar,
-    batches: usize,
+    limit: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Input>,
-    batches: usize,
+    others: usize,
+    bytes: usize,
     closed: bool,
     spare: Vec<Batch>,
 }
 
 impl Inbox {
-    /// An empty queue with room for so many batches.
+    /// An empty queue with room for batches of so many bytes together.
     #[must_use]
-    pub fn new(batches: usize) -> Self {
-        Self { state: Mutex::default(), ready: Condvar::new(), batches: batches.max(1) }
+    pub fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), ready: Condvar::new(), limit }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -46,11 +47,24 @@ impl Inbox {
     /// # Errors
     /// Gives it back when there is no room.
     pub fn push_batch(&self, batch: Batch) -> Result<(), Batch> {
+        self.push_within(self.limit, batch)
+    }
+
+    /// Appends a batch of records that are to be lost last: for them there is as much room again.
+    ///
+    /// # Errors
+    /// As [`Inbox::push_batch`].
+    pub fn push_urgent(&self, batch: Batch) -> Result<(), Batch> {
+        self.push_within(self.limit.saturating_mul(2), batch)
+    }
+
+    fn push_within(&self, limit: usize, batch: Batch) -> Result<(), Batch> {
         let mut state = self.state();
-        if state.closed || state.batches >= self.batches {
+        // One batch alone always fits: it is in memory already.
+        if state.closed || state.bytes > 0 && state.bytes + batch.size() > limit {
             return Err(batch);
         }
-        state.batches += 1;
+        state.bytes += batch.size();
         state.waiting.push_back(Input::Batch(batch));
         self.ready.notify_one();
         Ok(())
@@ -62,13 +76,15 @@ impl Inbox {
     /// Gives it back when there is no room.
     pub fn push(&self, input: Input) -> Result<(), Input> {
         let mut state = self.state();
-        if state.closed || state.waiting.len() - state.batches >= OTHERS {
+        if state.closed || state.others >= OTHERS {
             return Err(input);
         }
-        match (state.waiting.back_mut(), &input) {
-            (Some(Input::Tick(last)), Input::Tick(now)) => *last = *now,
-            _ => state.waiting.push_back(input),
+        if let (Some(Input::Tick(last)), Input::Tick(now)) = (state.waiting.back_mut(), &input) {
+            *last = *now;
+            return Ok(());
         }
+        state.waiting.push_back(input);
+        state.others += 1;
         self.ready.notify_one();
         Ok(())
     }
@@ -79,8 +95,9 @@ impl Inbox {
         let mut state = self.state();
         loop {
             if let Some(input) = state.waiting.pop_front() {
-                if matches!(input, Input::Batch(_)) {
-                    state.batches -= 1;
+                match &input {
+                    Input::Batch(batch) => state.bytes -= batch.size(),
+                    _ => state.others -= 1,
                 }
                 return Some(input);
             }
@@ -91,9 +108,13 @@ impl Inbox {
         }
     }
 
-    /// Nothing more comes; what waits is still given out.
+    /// Nothing more comes; what waits is still given out, and the end after it.
     pub fn close(&self) {
-        self.state().closed = true;
+        let mut state = self.state();
+        if !std::mem::replace(&mut state.closed, true) {
+            state.waiting.push_back(Input::End);
+            state.others += 1;
+        }
         self.ready.notify_all();
     }
 
@@ -133,18 +154,28 @@ mod tests {
 
     #[test]
     fn batches_have_a_bound_and_others_get_through() {
-        let inbox = Inbox::new(1);
-        inbox.push_batch(Batch::default()).expect("room");
-        assert!(inbox.push_batch(Batch::default()).is_err());
+        let inbox = Inbox::new(8);
+        let batch = || {
+            let mut batch = Batch::default();
+            batch.push(1, b"6bytes");
+            batch
+        };
+        inbox.push_batch(batch()).expect("room");
+        assert!(inbox.push_batch(batch()).is_err());
+        inbox.push_urgent(batch()).expect("more room");
+        assert!(inbox.push_urgent(batch()).expect_err("no more room").len() == 1);
         inbox.push(Input::Tick(1)).expect("room");
         inbox.push(Input::Tick(2)).expect("room");
-        assert_eq!(inbox.len(), 2, "a tick after a tick takes its place");
+        assert_eq!(inbox.len(), 3, "a tick after a tick takes its place");
         assert!(matches!(inbox.pop(), Some(Input::Batch(_))));
-        inbox.push_batch(Batch::default()).expect("room again");
+        assert!(matches!(inbox.pop(), Some(Input::Batch(_))));
         assert!(matches!(inbox.pop(), Some(Input::Tick(2))));
+        inbox.push_batch(batch()).expect("room again");
         inbox.close();
         assert!(inbox.push(Input::End).is_err());
-        assert!(inbox.pop().is_some() && inbox.pop().is_none());
+        assert!(matches!(inbox.pop(), Some(Input::Batch(_))));
+        assert!(matches!(inbox.pop(), Some(Input::End)));
+        assert!(inbox.pop().is_none());
     }
 
     #[test]

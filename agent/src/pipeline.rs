@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use haechi_ebpf::event::{EVENTS, Ring, by_id};
 use haechi_ebpf::loss::Loss;
@@ -41,6 +41,8 @@ use crate::{cgroups, clock, watch};
 const RELOAD: Duration = Duration::from_secs(30);
 /// Time between two looks at the loss counters, where nothing asks for an earlier one.
 const LOOK: Duration = Duration::from_secs(1);
+/// Time until a look that something asks for.
+const SOON: Duration = Duration::from_millis(50);
 /// Time between two metrics files.
 const METRICS: Duration = Duration::from_secs(10);
 
@@ -134,7 +136,7 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         let reason = choice.refused.first().map_or("", |r| r.reason.as_str());
         warn!(event = choice.event, reason, "this event cannot be had here; `haechi check` says more");
     }
-    let inbox = Arc::new(Inbox::new(config.batches));
+    let inbox = Arc::new(Inbox::new(config.queue_bytes));
     match cgroups::scan() {
         Ok(all) => drop(inbox.push(Input::Cgroups(all))),
         Err(error) => warn!(%error, "containers that run already will not be recognised"),
@@ -173,6 +175,8 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         ledger: Ledger::default(),
         told: Ledger::default(),
         running: None,
+        reseed: false,
+        seeded: Instant::now(),
     };
     steering.until_end(run, &rule_watch, &changed, &closed).await?;
     let summary = steering.finish(collector)?;
@@ -207,6 +211,8 @@ struct Steering {
     ledger: Ledger,
     told: Ledger,
     running: Option<Running>,
+    reseed: bool,
+    seeded: Instant,
 }
 
 impl Steering {
@@ -218,6 +224,7 @@ impl Steering {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut metrics = interval(METRICS);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut soon = false;
         let telling = self.worker.telling.clone();
         let mut over = pin!(async {
             match run.duration {
@@ -238,12 +245,15 @@ impl Steering {
                 _ = hangup.recv() => self.reload(true).await,
                 () = changed.notified() => self.reload(false).await,
                 () = telling.gap.notified() => {
-                    self.losses();
-                    // The kernel is still busy losing; the next look is not due before the next interval.
-                    look.reset();
+                    // Soon, not at once: while the kernel is busy losing, there is a hint with every batch.
+                    if !std::mem::replace(&mut soon, true) {
+                        look.reset_after(SOON);
+                    }
                 }
                 _ = look.tick() => {
+                    soon = false;
                     self.losses();
+                    self.repair();
                     self.stuck(watch);
                     self.kernel.flush_log();
                 }
@@ -254,8 +264,7 @@ impl Steering {
         }
     }
 
-    /// Reads the counters, and lets the core know what was lost since. After a loss of records that its knowledge rests
-    /// on, it is told anew who is there.
+    /// Reads the counters, and lets the core know what was lost since.
     fn losses(&mut self) {
         if let Err(error) = self.kernel.read_losses(&mut self.ledger) {
             warn!(%error, "the loss counters cannot be read");
@@ -271,16 +280,22 @@ impl Steering {
         if lost.is_empty() {
             return;
         }
-        let critical = lost.iter().any(|l| by_id(l.event).is_some_and(|d| d.ring == Ring::Critical));
+        self.reseed |= lost.iter().any(|l| by_id(l.event).is_some_and(|d| d.ring == Ring::Critical));
         debug!(?lost, "records were lost");
         if self.inbox.push(Input::Lost(lost)).is_ok() {
             self.told.clone_from(&self.ledger);
         }
-        if critical {
-            match self.kernel.seed() {
-                Ok(batch) => drop(self.inbox.push(Input::Seed(batch))),
-                Err(error) => warn!(%error, "the process tree cannot be repaired"),
-            }
+    }
+
+    /// After a loss of records that the core's knowledge rests on, it is told anew who is there; at most once a second.
+    fn repair(&mut self) {
+        if !self.reseed || self.seeded.elapsed() < LOOK {
+            return;
+        }
+        (self.reseed, self.seeded) = (false, Instant::now());
+        match self.kernel.seed() {
+            Ok(batch) => drop(self.inbox.push(Input::Seed(batch))),
+            Err(error) => warn!(%error, "the process tree cannot be repaired"),
         }
     }
 
@@ -344,7 +359,6 @@ impl Steering {
         self.losses();
         self.kernel.flush_log();
         drop(self.kernel);
-        drop(self.inbox.push(Input::End));
         self.inbox.close();
         let totals = self.worker.join();
         let mut ledger = self.ledger;

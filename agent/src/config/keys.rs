@@ -161,11 +161,11 @@ pub const KEYS: &[Key] = &[
         show: |c| c.processes.to_string(),
     },
     Key {
-        path: "limits.batches",
-        doc: "Batches of records that may wait for the rules.",
+        path: "limits.queue_bytes",
+        doc: "Bytes of records that may wait for the rules. Records of processes and cgroups have as much room again.",
         takes: "number",
-        set: |c, n| n.number(1, 1 << 16).map(|v| c.batches = v as usize),
-        show: |c| c.batches.to_string(),
+        set: |c, n| n.number(64 << 10, 1 << 32).map(|v| c.queue_bytes = v as usize),
+        show: |c| c.queue_bytes.to_string(),
     },
     Key {
         path: "limits.sink_queue",

@@ -53,8 +53,8 @@ pub struct Config {
     pub decoded: bool,
     /// Processes known at a time.
     pub processes: usize,
-    /// Batches that may wait for the core.
-    pub batches: usize,
+    /// Bytes of records that may wait for the core.
+    pub queue_bytes: usize,
     /// Items that may wait for each sink.
     pub sink_queue: usize,
     /// The sinks.
@@ -78,8 +78,8 @@ impl Default for Config {
             executable_hash: true,
             decoded: true,
             processes: tree::Config::default().limit,
-            batches: 64,
-            sink_queue: 8192,
+            queue_bytes: 32 << 20,
+            sink_queue: 4096,
             sinks: vec![Spec { kind: "stdout".into(), format: Format::Pretty, path: None }],
             log: "info".into(),
         }

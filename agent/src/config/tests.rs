@@ -45,7 +45,7 @@ kernel:
   without: [lsm, kprobe]
   debug_log: true
 enrich: {executable_hash: false, decoded_data: false}
-limits: {processes: 100, batches: 2, sink_queue: 3, rule_instructions: 1000, rule_milliseconds: 4, rule_failures: 5, rule_aside_seconds: 6}
+limits: {processes: 100, queue_bytes: 100_000, sink_queue: 3, rule_instructions: 1000, rule_milliseconds: 4, rule_failures: 5, rule_aside_seconds: 6}
 "#;
     let config = parse(text).expect("all is well");
     let default = Config::default();
