@@ -8,19 +8,29 @@
 /// Number of sets.
 pub const SETS: usize = 64;
 
-/// Words of the `SETTINGS` array, which has one entry.
-pub mod setting {
-    /// Generation in force, 0 or 1.
+/// The `LIVE` block: what changes while the programs run, in one map value that they read without a look-up. Both
+/// generations lie in it; a change writes the idle one, then the block once more with the other generation in force.
+pub mod live {
+    use super::{SYSCALL_ENTRIES, SYSCALL_NUMBERS, word};
+    use crate::event::MAX_EVENTS;
+
+    /// Offset of the generation in force, 0 or 1; eight bytes.
     pub const GENERATION: usize = 0;
-    /// The agent's own process, whose doings are not reported.
-    pub const OWN_TGID: usize = 1;
-    /// Bytes of environment to copy at exec; 0 for none.
-    pub const ENV_MAX: usize = 2;
-    /// Words in the entry.
-    pub const COUNT: usize = 4;
+    /// Offset of the events: entries of [`word::COUNT`] words, at `generation * MAX_EVENTS + event`.
+    pub const EVENTS: usize = 8;
+    /// Bytes of an entry of the events.
+    pub const EVENT_BYTES: usize = 8 * word::COUNT;
+    /// Offset of the system calls: four bytes each ([`super::Action`]), at
+    /// `(generation * 2 + compat) * SYSCALL_NUMBERS + number`.
+    pub const SYSCALLS: usize = EVENTS + 2 * MAX_EVENTS * EVENT_BYTES;
+    /// Offset of one byte for each system call number, at `generation * SYSCALL_NUMBERS + number`: whether any ABI has
+    /// something to do for it. Nearly every call ends here, before its ABI is asked for.
+    pub const WATCHED: usize = SYSCALLS + 4 * SYSCALL_ENTRIES;
+    /// Bytes of the block.
+    pub const BYTES: usize = WATCHED + 2 * SYSCALL_NUMBERS;
 }
 
-/// Words of an entry of `EVENT_FILTERS`, indexed by `generation * MAX_EVENTS + event`.
+/// Words of an event's entry in the `LIVE` block.
 pub mod word {
     /// Sets that want the event at all; 0: it is not reported.
     pub const WANTED: usize = 0;
@@ -34,6 +44,8 @@ pub mod word {
     pub const CGROUP_ANY: usize = 4;
     /// Bits of [`super::has`]: which maps hold anything for this event, so that an idle one costs no look-up.
     pub const HAS: usize = 5;
+    /// Lengths of the leaf names, a bit each: a name of another length needs no look-up.
+    pub const LEAF_LENGTHS: usize = 6;
     /// Words in the entry.
     pub const COUNT: usize = 8;
 }
@@ -67,12 +79,12 @@ pub const SUFFIX_DATA: usize = 33;
 /// Entries of each path and scope map.
 pub const ENTRIES: u32 = 8192;
 
-/// Entries of `SYSCALLS`: generation, ABI (native, compat), number.
+/// System call entries: generation, ABI (native, compat), number.
 pub const SYSCALL_ENTRIES: usize = 2 * 2 * SYSCALL_NUMBERS;
 /// System call numbers that can be told apart in one ABI.
 pub const SYSCALL_NUMBERS: usize = 1024;
 
-/// What to do about a system call, as `SYSCALLS` holds it: event in bits 0..8 (0: none), position of the path argument
+/// What to do about a system call, as it is stored: event in bits 0..8 (0: none), position of the path argument
 /// in 8..12, of the directory descriptor in 12..16, then one bit each for the truths below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {

@@ -61,22 +61,21 @@ fn opened<M: Mem>(file: Ptr, step: Step, ret: Option<i64>) {
 #[inline(always)]
 fn report<M: Mem>(gate: Gate, file: Ptr, step: Step, abi: Option<u16>, ret: Option<i64>) {
     let dentry = pointer::<M>(file, fact::FILE_DENTRY);
-    let mnt = pointer::<M>(file, fact::FILE_MNT);
-    let inode = pointer::<M>(file, fact::FILE_INODE);
     let mut sets = gate.any_path();
     if sets == 0 && gate.has(has::LEAF) {
-        sets = gate.sets & gate::leaf(&gate, pointer::<M>(dentry, fact::DENTRY_NAME));
+        let link = path::link::<M>(dentry);
+        sets = gate.sets & gate::leaf(&gate, link.name, link.len);
     }
     if sets == 0 && !gate.has(has::PREFIX | has::SUFFIX) {
         return;
     }
     let Some(scratch) = take() else { return };
-    let walked = path::walk::<M>(scratch.memory, dentry, mnt);
+    let walked = path::walk::<M>(scratch.memory, dentry, pointer::<M>(file, fact::FILE_MNT));
     if sets == 0 && gate.sets & gate::ends(&gate, scratch.memory, walked) == 0 {
         scratch.give();
         return;
     }
-    send::<M>(scratch, walked, file, inode, step, abi, ret);
+    send::<M>(scratch, walked, file, step, abi, ret);
 }
 
 #[inline(always)]
@@ -90,15 +89,7 @@ fn take() -> Option<Scratch> {
 }
 
 #[inline(always)]
-fn send<M: Mem>(
-    scratch: Scratch,
-    walked: Walked,
-    file: Ptr,
-    inode: Ptr,
-    step: Step,
-    abi: Option<u16>,
-    ret: Option<i64>,
-) {
+fn send<M: Mem>(scratch: Scratch, walked: Walked, file: Ptr, step: Step, abi: Option<u16>, ret: Option<i64>) {
     let mut record = Record::begin_in(scratch, &event::DEF);
     // A hook that is no system call asks which call it is in; the raw plan knows.
     let flags = match abi {
@@ -108,16 +99,12 @@ fn send<M: Mem>(
     head(&record, step, flags, ret);
     record.put_walked(f::pathname, walked, 0);
     record.put(f::flags, field::<M, u32>(file, fact::FILE_FLAGS).into());
-    describe::<M>(&mut record, inode);
-    record.send();
-}
-
-#[inline(always)]
-fn describe<M: Mem>(record: &mut Record, inode: Ptr) {
+    let inode = pointer::<M>(file, fact::FILE_INODE);
     record.put(f::dev, field::<M, u32>(pointer::<M>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::inode, field::<M, u64>(inode, fact::INODE_INO));
     record.put(f::ctime, ctime::<M>(inode));
     record.put(f::inode_mode, field::<M, u16>(inode, fact::INODE_MODE).into());
+    record.send();
 }
 
 /// The open file behind a descriptor of the current task; null when there is none (any more).

@@ -7,9 +7,9 @@ use aya_ebpf::helpers::generated::{
     bpf_map_lookup_elem, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
 use haechi_ebpf::event::{EventId, MAX_EVENTS};
-use haechi_ebpf::filter::{LEAF_KEY, LEAF_NAME, PREFIX_DATA, SUFFIX_DATA, has, setting, word};
+use haechi_ebpf::filter::{LEAF_KEY, LEAF_NAME, PREFIX_DATA, SUFFIX_DATA, has, live, word};
 
-use crate::maps::{CGROUPS, COMMS, EVENT_FILTERS, LEAVES, PREFIXES, SETTINGS, SUFFIXES, UIDS};
+use crate::maps::{self, CGROUPS, COMMS, LEAVES, PREFIXES, SUFFIXES, UIDS};
 use crate::mem::{Ptr, mask};
 use crate::path::Walked;
 use crate::record::KEYS;
@@ -18,7 +18,7 @@ use crate::record::KEYS;
 #[derive(Clone, Copy)]
 pub struct Gate {
     generation: u64,
-    entry: *const [u64; word::COUNT],
+    entry: usize,
     /// Sets that are satisfied so far.
     pub sets: u64,
 }
@@ -26,8 +26,7 @@ pub struct Gate {
 impl Gate {
     #[inline(always)]
     fn word(&self, index: usize) -> u64 {
-        // SAFETY: `entry` is a live map value and `index` a constant inside it.
-        unsafe { (*self.entry)[index] }
+        maps::live(self.entry + 8 * index)
     }
 
     /// Whether a map holds anything for the event.
@@ -43,27 +42,21 @@ impl Gate {
     }
 }
 
-/// The generation in force, and whether the current process is the agent.
-#[inline(always)]
-fn settings() -> Option<(u64, u64)> {
-    let settings = SETTINGS.get(0)?;
-    Some((settings[setting::GENERATION] & 1, settings[setting::OWN_TGID]))
-}
-
 /// The generation in force.
 #[inline(always)]
-pub fn generation() -> Option<u64> {
-    Some(settings()?.0)
+pub fn generation() -> u64 {
+    maps::live::<u64>(live::GENERATION) & 1
 }
 
 /// Passes an event whose user, name and cgroup somebody wants, of a process that is not the agent.
 #[inline(always)]
 pub fn open(event: EventId) -> Option<Gate> {
-    let (generation, own) = settings()?;
-    let entry = EVENT_FILTERS.get(generation as u32 * MAX_EVENTS as u32 + u32::from(event))?;
-    let mut gate = Gate { generation, entry, sets: entry[word::WANTED] };
+    let generation = generation();
+    let entry = live::EVENTS + (generation as usize * MAX_EVENTS + event as usize) * live::EVENT_BYTES;
+    let mut gate = Gate { generation, entry, sets: 0 };
+    gate.sets = gate.word(word::WANTED);
     // SAFETY: no preconditions.
-    if gate.sets == 0 || unsafe { bpf_get_current_pid_tgid() } >> 32 == own {
+    if gate.sets == 0 || (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32 == maps::own_tgid() {
         return None;
     }
     if gate.has(has::UID | has::COMM | has::CGROUP) {
@@ -112,9 +105,13 @@ fn choose(known: Option<&[u64; 2]>, any: u64) -> u64 {
     }
 }
 
-/// Sets that take the last component of a path, `name` being a C string in the kernel.
+/// Sets that take the last component of a path: `name`, a C string in the kernel, is `len` bytes long.
 #[inline(always)]
-pub fn leaf(gate: &Gate, name: Ptr) -> u64 {
+pub fn leaf(gate: &Gate, name: Ptr, len: u32) -> u64 {
+    let len = if len > LEAF_NAME as u32 - 1 { LEAF_NAME as u32 - 1 } else { len };
+    if gate.word(word::LEAF_LENGTHS) >> (len & 63) & 1 == 0 {
+        return 0;
+    }
     let mut key = [0_u64; LEAF_KEY / 8];
     key[0] = gate.generation;
     // SAFETY: the name part of the key is written; a longer name is cut, here as in the agent.

@@ -6,7 +6,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use haechi_ebpf::event::MAX_EVENTS;
 use haechi_ebpf::fact::MAX_FACTS;
 use haechi_ebpf::filter::{
-    ENTRIES, LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, SYSCALL_ENTRIES, setting, word,
+    ENTRIES, LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, live,
 };
 use haechi_ebpf::loss::column;
 
@@ -26,19 +26,44 @@ pub fn raw_fact(index: u16) -> u32 {
     unsafe { core::ptr::read_volatile((&raw const FACTS).cast::<u32>().add(index as usize)) }
 }
 
+/// The agent's own process, whose doings are not reported; set before loading.
+#[unsafe(no_mangle)]
+static OWN_TGID: u32 = 0;
+/// Bytes of environment to copy at exec; set before loading.
+#[unsafe(no_mangle)]
+static ENV_MAX: u32 = 0;
+
+/// The agent's own process.
+#[inline(always)]
+pub fn own_tgid() -> u32 {
+    // SAFETY: a read of a global; volatile for the reason above.
+    unsafe { core::ptr::read_volatile(&raw const OWN_TGID) }
+}
+
+/// Bytes of environment to copy at exec.
+#[inline(always)]
+pub fn env_max() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const ENV_MAX) }.into()
+}
+
+/// What changes while the programs run; `haechi_ebpf::filter::live` says what lies where.
+#[unsafe(no_mangle)]
+static mut LIVE: [u64; live::BYTES / 8] = [0; live::BYTES / 8];
+
+/// Reads a `T` of the live block. `offset` must be bounded for the verifier.
+#[inline(always)]
+pub fn live<T: Copy>(offset: usize) -> T {
+    // SAFETY: the callers' offsets are inside the block; the agent changes it meanwhile, hence volatile.
+    unsafe { core::ptr::read_volatile((&raw const LIVE).cast::<u8>().add(offset).cast()) }
+}
+
 /// State-bearing records. Size set at load.
 #[map]
 pub static CRITICAL: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Everything else. Size set at load.
 #[map]
 pub static BULK: RingBuf = RingBuf::with_byte_size(4096, 0);
-
-#[map]
-pub static SETTINGS: Array<[u64; setting::COUNT]> = Array::with_max_entries(1, 0);
-#[map]
-pub static EVENT_FILTERS: Array<[u64; word::COUNT]> = Array::with_max_entries(2 * MAX_EVENTS as u32, 0);
-#[map]
-pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALL_ENTRIES as u32, 0);
 
 /// User (generation, id) to the sets that take it and the sets that do not.
 #[map]

@@ -7,11 +7,11 @@ use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 use haechi_ebpf::event::{existing_process, sched_process_exec, sched_process_exit, sched_process_fork};
 use haechi_ebpf::fact;
-use haechi_ebpf::filter::{has, setting};
+use haechi_ebpf::filter::has;
 use haechi_ebpf::program::Step;
 
 use crate::gate;
-use crate::maps::{RENAMES, SETTINGS};
+use crate::maps::{RENAMES, env_max};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, inside, mask, pointer};
 use crate::record::{KEYS, Record};
 use crate::task::{head, head_of, innermost};
@@ -97,8 +97,7 @@ fn exec(ctx: &BtfTracePointContext, loader: impl Fn(&mut Record, Ptr, Ptr)) {
     let (from, end) = range(fact::MM_ARG_START, fact::MM_ARG_END);
     record.put_user_range(f::argv, from, end, 0x2000);
     let (from, end) = range(fact::MM_ENV_START, fact::MM_ENV_END);
-    let env_max = SETTINGS.get(0).map_or(0, |s| s[setting::ENV_MAX]);
-    record.put_user_range(f::env, from, end, env_max);
+    record.put_user_range(f::env, from, end, env_max());
 
     let pwd = inside(pointer::<Btf>(task, fact::TASK_FS), fact::FS_PWD);
     record.put_path::<Btf>(f::pwd, pointer::<Btf>(pwd, fact::PATH_DENTRY), pointer::<Btf>(pwd, fact::PATH_MNT));

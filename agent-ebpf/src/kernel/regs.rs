@@ -7,7 +7,7 @@ use crate::mem::{Btf, Mem, Probe, Ptr, current_regs_address, current_regs_btf, f
 use crate::task::is_compat;
 
 /// `__X32_SYSCALL_BIT` of arch/x86/include/uapi/asm/unistd.h.
-const X32_BIT: u32 = 0x4000_0000;
+pub const X32_BIT: u32 = 0x4000_0000;
 
 /// Argument registers in order, native and 32-bit (arch/x86/entry/entry_64.S, entry_64_compat.S).
 const X86: [Fact; 6] =
@@ -24,19 +24,25 @@ pub struct Call {
     pub abi: u16,
 }
 
+/// The number as it stands in the registers, before the ABI is known.
+#[inline(always)]
+pub fn number<M: Mem>(regs: Ptr) -> u32 {
+    if has(fact::REGS_DI) {
+        field::<M, u64>(regs, fact::REGS_ORIG_AX) as u32
+    } else {
+        field::<M, u32>(regs, fact::REGS_ARM_SYSCALLNO)
+    }
+}
+
 /// Reads the call that the current task is in from its registers. The ABI is decided first: the same number means
 /// different calls.
 #[inline(always)]
 pub fn call<M: Mem>(regs: Ptr) -> Call {
     let compat = with_current!(|task: T| is_compat::<T>(task));
-    if !has(fact::REGS_DI) {
-        let nr = field::<M, u32>(regs, fact::REGS_ARM_SYSCALLNO);
-        return Call { nr, abi: if compat { flag::COMPAT } else { 0 } };
-    }
-    let nr = field::<M, u64>(regs, fact::REGS_ORIG_AX) as u32;
+    let nr = number::<M>(regs);
     if compat {
         Call { nr, abi: flag::COMPAT }
-    } else if nr & X32_BIT != 0 && nr != u32::MAX {
+    } else if has(fact::REGS_DI) && nr & X32_BIT != 0 && nr != u32::MAX {
         Call { nr: nr & !X32_BIT, abi: flag::X32 }
     } else {
         Call { nr, abi: 0 }

@@ -21,7 +21,7 @@ pub(super) const STATE: [EventId; 6] = [
     event::cgroup_attach_task::ID,
 ];
 
-/// An entry of `EVENT_FILTERS`.
+/// An event's entry.
 pub(super) type Words = [u64; word::COUNT];
 
 /// Filters of one generation, as maps hold them but for the generation in the keys.
@@ -104,6 +104,9 @@ fn add(out: &mut Compiled, id: EventId, set: u64, demand: &Demand) {
     paths(&demand.paths.leaves, &mut out.leaves, has::LEAF, leaf_key);
     paths(&demand.paths.prefixes, &mut out.prefixes, has::PREFIX, prefix_key);
     paths(&demand.paths.suffixes, &mut out.suffixes, has::SUFFIX, suffix_key);
+    for leaf in &demand.paths.leaves {
+        words[word::LEAF_LENGTHS] |= 1 << leaf_key(leaf).len();
+    }
     if demand.paths.is_any() {
         words[word::PATH_ANY] |= set;
     }

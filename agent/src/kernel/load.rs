@@ -140,7 +140,7 @@ impl Kernel {
             map_ring(&object, "BULK", config.bulk_ring_bytes)?,
         );
         let mut kernel = Self {
-            filters: Filters::take(&mut object, std::process::id(), config.env_bytes)?,
+            filters: Filters::take(&mut object)?,
             counters: take(&mut object, "COUNTERS")?,
             drain: Some(Drain { critical, bulk }),
             programs: Programs::new(btf),
@@ -281,9 +281,12 @@ const ITERATOR: &str = "tasks";
 fn load_object(btf: &AyaBtf, facts: &[u32], config: &Config) -> Result<Ebpf, Error> {
     let cpus = aya::util::nr_cpus().map_err(|(path, e)| Error::Load(format!("{path}: {e}")))? as u32;
     let level: u8 = if config.debug_log { u8::MAX } else { 0 };
+    let (own, env) = (std::process::id(), config.env_bytes.min(0x2000));
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("FACTS", facts, true)
+        .override_global("OWN_TGID", &own, true)
+        .override_global("ENV_MAX", &env, true)
         .override_global(aya_log::LEVEL, &level, true)
         // A ring must be there; one that nobody writes to need not be large.
         .map_max_entries("AYA_LOGS", if config.debug_log { 1 << 20 } else { 1 << 12 })

@@ -1,4 +1,4 @@
-//! Writing filters into maps: fills the generation that is not in force, then flips one word.
+//! Writing filters into maps: fills the generation that is not in force, then flips one word of the live block.
 
 use std::borrow::Borrow;
 
@@ -6,9 +6,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::{Ebpf, Pod};
 use haechi_ebpf::event::MAX_EVENTS;
-use haechi_ebpf::filter::{LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, SYSCALL_NUMBERS, setting, word};
+use haechi_ebpf::filter::{LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, SYSCALL_NUMBERS, live};
 
-use super::filters::{Compiled, Words, comm_words, leaf_bytes, trie_bytes};
+use super::filters::{Compiled, comm_words, leaf_bytes, trie_bytes};
 use super::load::Error;
 
 type Typed<T> = Result<T, Error>;
@@ -21,16 +21,16 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &
 
 /// The maps that hold filters.
 pub(super) struct Filters {
-    settings: Array<MapData, [u64; setting::COUNT]>,
-    events: Array<MapData, [u64; word::COUNT]>,
-    syscalls: Array<MapData, u32>,
+    live: Array<MapData, [u8; live::BYTES]>,
     uids: HashMap<MapData, [u32; 2], [u64; 2]>,
     comms: HashMap<MapData, [u64; 3], [u64; 2]>,
     cgroups: HashMap<MapData, [u64; 2], [u64; 2]>,
     leaves: HashMap<MapData, [u8; LEAF_KEY], u64>,
     prefixes: LpmTrie<MapData, [u8; PREFIX_DATA], u64>,
     suffixes: LpmTrie<MapData, [u8; SUFFIX_DATA], u64>,
-    words: [u64; setting::COUNT],
+    /// What the live block holds.
+    block: Box<[u8; live::BYTES]>,
+    generation: usize,
     /// What each generation holds.
     held: [Compiled; 2],
 }
@@ -89,37 +89,58 @@ fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
 
 impl Filters {
     /// Takes the filter maps out of the object.
-    pub(super) fn take(object: &mut Ebpf, own_tgid: u32, env_bytes: u32) -> Typed<Self> {
-        let mut words = [0; setting::COUNT];
-        words[setting::OWN_TGID] = own_tgid.into();
-        words[setting::ENV_MAX] = env_bytes.min(0x2000).into();
-        let mut filters = Self {
-            settings: take(object, "SETTINGS")?,
-            events: take(object, "EVENT_FILTERS")?,
-            syscalls: take(object, "SYSCALLS")?,
+    pub(super) fn take(object: &mut Ebpf) -> Typed<Self> {
+        Ok(Self {
+            live: take(object, ".bss")?,
             uids: take(object, "UIDS")?,
             comms: take(object, "COMMS")?,
             cgroups: take(object, "CGROUPS")?,
             leaves: take(object, "LEAVES")?,
             prefixes: take(object, "PREFIXES")?,
             suffixes: take(object, "SUFFIXES")?,
-            words,
+            block: Box::new([0; live::BYTES]),
+            generation: 0,
             held: Default::default(),
-        };
-        filters.settings.set(0, filters.words, 0).map_err(fault("SETTINGS"))?;
-        Ok(filters)
+        })
     }
 
     /// Puts `new` in force. On an error the generation in force stays as it was.
     pub(super) fn apply(&mut self, new: Compiled) -> Typed<()> {
-        let generation = 1 - self.words[setting::GENERATION];
-        let old = std::mem::take(&mut self.held[generation as usize]);
-        let result = self.fill(generation, &old, &new);
+        let generation = 1 - self.generation;
+        let old = std::mem::take(&mut self.held[generation]);
+        let result = self.fill(generation as u64, &old, &new);
+        self.write_block(generation, &new);
         // After a failure both may be there: remember both, so that the next filling clears them.
-        self.held[generation as usize] = if result.is_ok() { new } else { merge(old, new) };
+        self.held[generation] = if result.is_ok() { new } else { merge(old, new) };
         result?;
-        self.words[setting::GENERATION] = generation;
-        self.settings.set(0, self.words, 0).map_err(fault("SETTINGS"))
+        self.live.set(0, *self.block, 0).map_err(fault("LIVE"))?;
+        self.generation = generation;
+        self.block[live::GENERATION] = generation as u8;
+        self.live.set(0, *self.block, 0).map_err(fault("LIVE"))
+    }
+
+    fn write_block(&mut self, generation: usize, new: &Compiled) {
+        let events = &mut self.block[live::EVENTS + generation * MAX_EVENTS * live::EVENT_BYTES..];
+        let events = &mut events[..MAX_EVENTS * live::EVENT_BYTES];
+        events.fill(0);
+        for (event, words) in &new.events {
+            let entry = &mut events[*event as usize * live::EVENT_BYTES..];
+            for (place, word) in entry.chunks_exact_mut(8).zip(words) {
+                place.copy_from_slice(&word.to_ne_bytes());
+            }
+        }
+        let calls = &mut self.block[live::SYSCALLS + generation * 2 * SYSCALL_NUMBERS * 4..];
+        let calls = &mut calls[..2 * SYSCALL_NUMBERS * 4];
+        calls.fill(0);
+        for ((compat, number), action) in &new.actions {
+            let at = 4 * (usize::from(*compat) * SYSCALL_NUMBERS + usize::from(*number));
+            calls[at..at + 4].copy_from_slice(&action.encode().to_ne_bytes());
+        }
+        let watched = &mut self.block[live::WATCHED + generation * SYSCALL_NUMBERS..][..SYSCALL_NUMBERS];
+        watched.fill(0);
+        for (_, number) in new.actions.keys() {
+            watched[usize::from(*number)] = 1;
+        }
     }
 
     fn fill(&mut self, generation: u64, old: &Compiled, new: &Compiled) -> Typed<()> {
@@ -149,20 +170,7 @@ impl Filters {
             new.leaves.iter().map(|(k, v)| (leaf_bytes(g, k), *v)),
         )?;
         refill_trie(&mut self.prefixes, "PREFIXES", g, &old.prefixes, &new.prefixes)?;
-        refill_trie(&mut self.suffixes, "SUFFIXES", g, &old.suffixes, &new.suffixes)?;
-        let index =
-            |compat: bool, number: u16| (g as u32 * 2 + u32::from(compat)) * SYSCALL_NUMBERS as u32 + u32::from(number);
-        for (compat, number) in old.actions.keys() {
-            self.syscalls.set(index(*compat, *number), 0, 0).map_err(fault("SYSCALLS"))?;
-        }
-        for ((compat, number), action) in &new.actions {
-            self.syscalls.set(index(*compat, *number), action.encode(), 0).map_err(fault("SYSCALLS"))?;
-        }
-        for event in 0..MAX_EVENTS as u32 {
-            let words: Words = new.events.get(&(event as u16)).copied().unwrap_or_default();
-            self.events.set(g as u32 * MAX_EVENTS as u32 + event, words, 0).map_err(fault("EVENT_FILTERS"))?;
-        }
-        Ok(())
+        refill_trie(&mut self.suffixes, "SUFFIXES", g, &old.suffixes, &new.suffixes)
     }
 }
 
