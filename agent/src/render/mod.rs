@@ -81,4 +81,7 @@ impl Item {
 }
 
 #[cfg(test)]
+pub(crate) use tests::finding as example;
+
+#[cfg(test)]
 mod tests;

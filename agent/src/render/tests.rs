@@ -77,7 +77,7 @@ fn events() -> Vec<Item> {
     records.iter().map(|r| Item::Event(event(r))).chain([Item::Event(full())]).collect()
 }
 
-fn finding() -> Finding {
+pub(crate) fn finding() -> Finding {
     let view = opened(60_000_000_000, WHO, "/etc/shadow");
     let view = View::parse(&view).expect("a record");
     let process = ProcessInfo {

@@ -1,7 +1,7 @@
-//! The queue of one sink and the thread behind it.
+//! The queue of one sink and the thread behind it. A flood of events does not push findings out: they have room besides.
 
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,6 +16,8 @@ use tracing::{error, warn};
 use super::{ByName, Sink};
 use crate::render::{Happening, Item};
 
+/// Room that only findings may use.
+const FINDINGS: usize = 1024;
 /// Items written together, at most.
 const TOGETHER: usize = 256;
 
@@ -34,6 +36,8 @@ pub struct Status {
 
 pub(super) struct Queue {
     sender: SyncSender<Arc<Item>>,
+    /// Items that may wait before only findings are taken.
+    capacity: usize,
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
@@ -41,6 +45,7 @@ pub(super) struct Queue {
 struct Shared {
     name: String,
     delivered: AtomicU64,
+    waiting: AtomicUsize,
     closed: AtomicBool,
     lost: Mutex<Losses>,
 }
@@ -70,10 +75,11 @@ impl Queue {
         capacity: usize,
         closed: Arc<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(capacity.max(1));
+        let (sender, receiver) = sync_channel(capacity + FINDINGS);
         let shared = Arc::new(Shared {
             name,
             delivered: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             lost: Mutex::default(),
         });
@@ -88,12 +94,16 @@ impl Queue {
                 }
             }
         })?;
-        Ok(Self { sender, shared, thread })
+        Ok(Self { sender, capacity, shared, thread })
     }
 
     pub(super) fn send(&self, item: &Arc<Item>) {
-        if self.is_closed() || self.sender.try_send(item.clone()).is_err() {
-            self.shared.lose(item);
+        let shared = &self.shared;
+        let waiting = shared.waiting.fetch_add(1, Ordering::AcqRel);
+        let room = waiting < self.capacity || matches!(**item, Item::Finding(_));
+        if self.is_closed() || !room || self.sender.try_send(item.clone()).is_err() {
+            shared.waiting.fetch_sub(1, Ordering::AcqRel);
+            shared.lose(item);
         }
     }
 
@@ -153,6 +163,7 @@ impl Worker {
     }
 
     fn gather(&mut self, item: Arc<Item>) {
+        self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
         let time = time(&item);
         for (name, count) in self.shared.take_untold() {
             if let Some(gap) = gap(&name, count, time) {

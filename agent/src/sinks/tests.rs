@@ -75,6 +75,20 @@ fn a_slow_sink_loses_its_own_items_counts_them_and_shows_the_gap() {
 }
 
 #[test]
+fn findings_get_through_a_flood_of_events() {
+    let rig = rig(2);
+    while rig.queue.status().lost.is_empty() {
+        rig.queue.send(&Arc::new(item(1)));
+    }
+    let finding = Item::Finding(Box::new(crate::render::example()));
+    rig.queue.send(&Arc::new(finding));
+    drop(rig.order);
+    let status = rig.queue.finish();
+    assert!(rig.shown.iter().flatten().any(|name| name == "some_rule"));
+    assert_eq!(status.lost.len(), 1, "{status:?}");
+}
+
+#[test]
 fn a_sink_whose_reader_is_gone_says_so_and_loses_what_comes_after() {
     let rig = rig(8);
     rig.order.send(Err(io::ErrorKind::BrokenPipe.into())).expect("it listens");
