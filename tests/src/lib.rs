@@ -8,6 +8,7 @@
 pub mod actor;
 pub mod facts;
 pub mod fuzzing;
+pub mod golden;
 pub mod harness;
 pub mod machines;
 pub mod suite;

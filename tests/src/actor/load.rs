@@ -4,6 +4,7 @@ use std::io::{Read, Write as _};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -21,10 +22,11 @@ pub(super) fn getppid(args: &Args) -> Result<Value> {
     Ok(json!({ "n": n, "ret": parent }))
 }
 
-/// `path= [n=]`: opens and closes `n` times, or, without `n`, until standard input ends.
+/// `path= [n=] [every=MICROSECONDS]`: opens and closes `n` times, or, without `n`, until standard input ends.
 pub(super) fn opens(args: &Args) -> Result<Value> {
     let path = args.path("path")?;
     let n = args.number("n", i64::MAX)?;
+    let every = Duration::from_micros(args.number("every", 0)? as u64);
     let stop = AtomicBool::new(false);
     let mut done = 0_i64;
     let mut failed = 0_i64;
@@ -40,6 +42,9 @@ pub(super) fn opens(args: &Args) -> Result<Value> {
             match opened.and_then(|fd| call(libc::SYS_close, [fd.into()])) {
                 Ok(_) => done += 1,
                 Err(_) => failed += 1,
+            }
+            if !every.is_zero() {
+                thread::park_timeout(every);
             }
         }
     });

@@ -36,6 +36,8 @@ pub struct Spec {
     pub wrapper: Vec<String>,
     /// Arguments after `run --output json`.
     pub args: Vec<String>,
+    /// Configuration, as YAML, besides numbers instead of names for flags.
+    pub config: String,
     /// Arguments instead of `run --output json`.
     pub command: Option<Vec<String>>,
     /// Where standard output goes.
@@ -49,6 +51,13 @@ impl Spec {
     #[must_use]
     pub fn run(args: &[&str]) -> Self {
         Self { args: args.iter().map(|a| (*a).to_owned()).collect(), ..Self::default() }
+    }
+
+    /// The same with more configuration.
+    #[must_use]
+    pub fn config(mut self, yaml: impl Into<String>) -> Self {
+        self.config = yaml.into();
+        self
     }
 
     /// The same behind another command.
@@ -124,11 +133,7 @@ impl Context {
     /// When it does not come to that; its own words are in the error.
     pub fn agent(&self, spec: &Spec) -> Result<Agent> {
         let agent = self.start(spec)?;
-        let ready = agent.shared.wait(self.patience(), |seen| {
-            let ready = seen.words.iter().any(|w| w.contains(READY));
-            (ready || seen.status.is_some()).then_some(ready)
-        });
-        ensure!(ready == Some(true), "the agent did not come to watch: {}", agent.diagnosis());
+        agent.wait_ready()?;
         Ok(agent)
     }
 
@@ -139,7 +144,13 @@ impl Context {
     pub fn start(&self, spec: &Spec) -> Result<Agent> {
         let mut words = spec.wrapper.clone();
         words.push(text(&self.haechi));
-        words.extend(spec.command.clone().unwrap_or_else(|| ["run", "--output", "json"].map(str::to_owned).to_vec()));
+        match &spec.command {
+            Some(command) => words.extend(command.iter().cloned()),
+            None => {
+                let config = self.config(&spec.config)?;
+                words.extend(["run", "--output", "json", "--config", &config].map(str::to_owned));
+            }
+        }
         words.extend(spec.args.iter().cloned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).envs(spec.env.iter().cloned()).stdin(Stdio::null()).stderr(Stdio::piped());
@@ -160,8 +171,8 @@ impl Context {
             shared.change(|s| s.readers += 1);
             thread::spawn(move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    let parsed = serde_json::from_str(&line).unwrap_or(serde_json::Value::String(line));
-                    shared.change(|s| s.lines.push(Line(parsed)));
+                    let line = Line::new(line);
+                    shared.change(|s| s.lines.push(line));
                 }
                 shared.change(|s| s.readers -= 1);
             })
@@ -185,12 +196,30 @@ impl Context {
         Ok(Agent { pid, process, shared, patience: self.patience() })
     }
 
+    /// A file with this configuration and numbers instead of names for flags: names have a test of their own.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn config(&self, yaml: &str) -> Result<String> {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.file(&format!("config-{number}.yaml"), format!("enrich:\n  decoded_data: false\n{yaml}"))
+    }
+
     /// Runs an agent around `act`, stops it, and gives what both left. What was done before the stop is in the lines.
     ///
     /// # Errors
     /// When one of them fails.
     pub fn watch<T>(&self, args: &[&str], act: impl FnOnce() -> Result<T>) -> Result<(Stopped, T)> {
-        let agent = self.agent(&Spec::run(args))?;
+        self.watch_with(&Spec::run(args), act)
+    }
+
+    /// The same with all of a [`Spec`].
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn watch_with<T>(&self, spec: &Spec, act: impl FnOnce() -> Result<T>) -> Result<(Stopped, T)> {
+        let agent = self.agent(spec)?;
         let acted = act()?;
         let stopped = agent.stop()?;
         ensure!(stopped.status.success(), "the agent ended with {}: {}", stopped.status, stopped.words.join("\n"));
@@ -228,6 +257,19 @@ impl Agent {
         found.with_context(|| format!("it did not say {wanted:?}: {}", self.diagnosis()))
     }
 
+    /// Waits until everything is attached.
+    ///
+    /// # Errors
+    /// When it does not come to that in time.
+    pub fn wait_ready(&self) -> Result<()> {
+        let ready = self.shared.wait(self.patience, |seen| {
+            let ready = seen.words.iter().any(|w| w.contains(READY));
+            (ready || seen.status.is_some()).then_some(ready)
+        });
+        ensure!(ready == Some(true), "the agent did not come to watch: {}", self.diagnosis());
+        Ok(())
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -262,7 +304,7 @@ impl Agent {
 
     fn diagnosis(&self) -> String {
         let seen = self.shared.lock();
-        let lines: Vec<String> = seen.lines.iter().rev().take(20).map(|l| l.0.to_string()).collect();
+        let lines: Vec<String> = seen.lines.iter().rev().take(5).map(Line::brief).collect();
         format!(
             "status {:?}\n  standard error:\n    {}\n  last of {} lines, newest first:\n    {}",
             seen.status,
@@ -274,11 +316,23 @@ impl Agent {
 }
 
 impl Stopped {
-    /// How many records of an event it says were lost, for whatever reason.
-    #[must_use]
-    pub fn lost(&self, event: &str) -> u64 {
-        let gaps = self.lines.iter().filter(|l| l.name() == "lost_events" && l.data("event") == event);
-        gaps.filter_map(|l| l.data("count").as_u64()).sum()
+    /// Its last line: what it delivered and lost.
+    ///
+    /// # Errors
+    /// When it said none.
+    pub fn totals(&self) -> Result<&str> {
+        let last = self.words.iter().rev().find(|w| w.starts_with("haechi: ") && w.contains("lost: "));
+        last.map(String::as_str).with_context(|| format!("no totals: {}", self.words.join("\n")))
+    }
+
+    /// How many records of an event it says were lost, for whatever reason: `12 ptrace (ring_full), 1 ptrace (queue)`.
+    ///
+    /// # Errors
+    /// When it said no totals.
+    pub fn lost(&self, event: &str) -> Result<u64> {
+        let losses = self.totals()?.split_once("lost: ").map_or("", |t| t.1);
+        let of_event = losses.split(", ").filter_map(|l| l.split_once(&format!(" {event} (")));
+        Ok(of_event.filter_map(|l| l.0.parse::<u64>().ok()).sum())
     }
 
     /// The lines of one event by one process, in order.
@@ -297,7 +351,7 @@ impl Stopped {
         if let [line] = fit[..] {
             return Ok(line);
         }
-        let all: Vec<String> = all.iter().take(20).map(|l| l.0.to_string()).collect();
+        let all: Vec<String> = all.iter().take(20).map(|l| l.brief()).collect();
         bail!(
             "{} fitting {event} by {pid} instead of one; all of its:\n  {}\n  it said: {}",
             fit.len(),

@@ -13,8 +13,8 @@ use super::Skip;
 pub struct Bpf {
     /// Programs: id and name (the kernel keeps 15 bytes of it, bpftool finds the rest in BTF).
     pub programs: BTreeSet<(u64, String)>,
-    /// Links: id.
-    pub links: BTreeSet<u64>,
+    /// Links: id, and the id of the program they hold.
+    pub links: BTreeSet<(u64, u64)>,
 }
 
 impl Bpf {
@@ -25,7 +25,7 @@ impl Bpf {
     pub fn now() -> Result<Self> {
         let programs =
             list("prog")?.iter().map(|p| (id(p), p["name"].as_str().unwrap_or_default().to_owned())).collect();
-        let links = list("link")?.iter().map(id).collect();
+        let links = list("link")?.iter().map(|l| (id(l), l["prog_id"].as_u64().unwrap_or_default())).collect();
         Ok(Self { programs, links })
     }
 
@@ -36,6 +36,12 @@ impl Bpf {
             programs: self.programs.difference(&before.programs).cloned().collect(),
             links: self.links.difference(&before.links).copied().collect(),
         }
+    }
+
+    /// Names of the programs that are attached by a link.
+    pub fn attached(&self) -> impl Iterator<Item = &str> {
+        let linked = |id: u64| self.links.iter().any(|l| l.1 == id);
+        self.programs.iter().filter(move |p| linked(p.0)).map(|p| p.1.as_str())
     }
 
     /// Whether there is nothing.

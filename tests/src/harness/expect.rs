@@ -19,7 +19,7 @@ pub enum Want {
     IsOrAbsent(Value),
     /// Nanoseconds since boot that /proc shows as this many ticks.
     Ticks(u64),
-    /// Flags of open(2); the kernel adds O_LARGEFILE for 64-bit programs.
+    /// Flags of open(2), but for two that belong to the descriptor or the ABI and not to the file: O_CLOEXEC, O_LARGEFILE.
     Flags(u32),
     /// Type and permissions.
     Mode(u32),
@@ -27,7 +27,7 @@ pub enum Want {
     Fits(fn(&Value) -> bool),
 }
 
-const LARGEFILE: u64 = 0o100_000;
+const NOT_THE_FILES: u64 = 0o2_100_000;
 
 macro_rules! want_from {
     ($($ty:ty),+) => { $( impl From<$ty> for Want { fn from(v: $ty) -> Self { Self::Is(json!(v)) } } )+ };
@@ -41,7 +41,9 @@ impl Want {
             Self::Absent => value.is_null(),
             Self::IsOrAbsent(want) => value.is_null() || want == value,
             Self::Ticks(ticks) => value.as_u64().is_some_and(|v| v / TICK == *ticks),
-            Self::Flags(flags) => value.as_u64().is_some_and(|v| v & !LARGEFILE == u64::from(*flags) & !LARGEFILE),
+            Self::Flags(flags) => {
+                value.as_u64().is_some_and(|v| v & !NOT_THE_FILES == u64::from(*flags) & !NOT_THE_FILES)
+            }
             Self::Mode(mode) => value.as_u64() == Some(u64::from(*mode)),
             Self::Fits(fits) => fits(value),
         }

@@ -4,9 +4,21 @@ use serde_json::Value;
 
 /// One line of `--output json`.
 #[derive(Clone, Debug)]
-pub struct Line(pub Value);
+pub struct Line(pub Value, String);
 
 impl Line {
+    /// Takes a line as it was printed; one that is no JSON becomes a JSON string.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.clone())), text)
+    }
+
+    /// The line, byte for byte.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.1
+    }
+
     /// Name of the event or the finding.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -45,6 +57,12 @@ impl Line {
             (_, Some(list)) => list.clone(),
             _ => numbers(v),
         })
+    }
+
+    /// Enough of it for a message.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        self.0.to_string().chars().take(600).collect()
     }
 
     /// What the call returned.
@@ -157,11 +175,12 @@ mod tests {
 
     #[test]
     fn fields_are_found_whatever_their_kind() {
-        let line = Line(serde_json::json!({ "data": [
+        let line = serde_json::json!({ "data": [
             { "name": "a", "u_int64": "18446744073709551615" },
             { "name": "b", "str_array": { "value": ["1", "x"] } },
             { "name": "c", "str": "007", "truncated": true },
-        ] }));
+        ] });
+        let line = Line::new(line.to_string());
         assert_eq!(line.data("a"), u64::MAX);
         assert_eq!(line.data("b"), serde_json::json!(["1", "x"]));
         assert_eq!(line.data("c"), "007");

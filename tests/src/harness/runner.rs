@@ -157,7 +157,7 @@ impl Count {
 /// Runs one test. `false`: it hangs, and with it the run ends.
 fn one(context: &'static Context, (name, test): Test, count: &mut Count) -> bool {
     let began = Instant::now();
-    let (send, receive) = mpsc::channel();
+    let (send, receive) = mpsc::sync_channel(1);
     let runner = thread::spawn(move || {
         let result = test(context);
         // Nobody listens any more when the deadline has passed.

@@ -2,43 +2,46 @@
 
 use anyhow::{Result, ensure};
 
-use crate::harness::{Context, Test};
+use haechi_ebpf::event::EVENTS;
+
+use crate::harness::{Context, Spec, Stopped, Test};
 
 pub(super) const TESTS: &[Test] = &[
     ("account::opens", opens),
     ("account::opens_with_a_tiny_ring", tiny_ring),
     ("account::processes", processes),
     ("account::gap_is_an_event", gap),
+    ("account::gap_of_a_slow_sink", slow_sink),
 ];
 
-const TINY: &str = "kernel:\n  ring_bytes: 4096\n";
+/// The smallest ring that can be had.
+const TINY: &str = "kernel:\n  bulk_ring_bytes: 65536\n";
 
-fn did_and_came(context: &Context, n: u64, more: &[&str]) -> Result<(u64, u64)> {
-    let path = context.file("counted", "x")?;
+fn did_and_came(context: &Context, n: u64, config: &str) -> Result<(u64, u64)> {
+    let path = context.file("counted-and-no-other", "x")?;
     let (path_arg, n_arg) = (format!("path={path}"), format!("n={n}"));
-    let mut args = vec!["--events", "security_file_open"];
-    args.extend(more);
-    let (stopped, did) = context.watch(&args, || context.actor(&["opens", &path_arg, &n_arg]))?;
+    // The name is the filter: the kernel tries these records and no others.
+    let spec = Spec::run(&["--events", &format!("security_file_open.data.pathname={path}")]).config(config);
+    let (stopped, did) = context.watch_with(&spec, || context.actor(&["opens", &path_arg, &n_arg]))?;
     ensure!(did.number("/n")? == n as i64, "the actor did {}", did.did);
     let came =
         stopped.by("security_file_open", did.me.pid).iter().filter(|l| l.data("pathname") == path.as_str()).count();
-    Ok((came as u64, stopped.lost("security_file_open")))
+    Ok((came as u64, stopped.lost("security_file_open")?))
 }
 
 fn opens(context: &Context) -> Result<()> {
     let n = 50_000 / u64::from(context.machine.slow);
-    let (came, lost) = did_and_came(context, n, &["--filter", "comm=actor"])?;
+    let (came, lost) = did_and_came(context, n, "")?;
     ensure!(came + lost == n, "did {n}, came {came}, lost {lost}");
     Ok(())
 }
 
 /// A ring so small that it must overflow: the sum still holds.
 fn tiny_ring(context: &Context) -> Result<()> {
-    let config = context.file("tiny.yaml", TINY)?;
     let n = 50_000 / u64::from(context.machine.slow);
-    let (came, lost) = did_and_came(context, n, &["--config", &config, "--filter", "comm=actor"])?;
+    let (came, lost) = did_and_came(context, n, TINY)?;
     ensure!(came + lost == n, "did {n}, came {came}, lost {lost}");
-    ensure!(lost > 0, "a ring of a page held {n} opens: the test does not test");
+    ensure!(lost > 0, "so small a ring held {n} opens: the test does not test");
     Ok(())
 }
 
@@ -60,18 +63,49 @@ fn processes(context: &Context) -> Result<()> {
 
 /// Who reads the stream sees the hole in it: what, how many, why.
 fn gap(context: &Context) -> Result<()> {
-    let config = context.file("tiny.yaml", TINY)?;
     let path = context.file("gap", "x")?;
     let path_arg = format!("path={path}");
-    let args = ["--events", "security_file_open", "--config", &config];
-    let (stopped, _) = context.watch(&args, || context.actor(&["opens", &path_arg, "n=20000"]))?;
-    let gaps: Vec<_> = stopped.lines.iter().filter(|l| l.name() == "lost_events").collect();
-    ensure!(!gaps.is_empty(), "no gap in the stream: {:?}", stopped.words);
-    for gap in gaps {
+    // Too many for the ring, few enough for the queue of the sink.
+    let spec = Spec::run(&["--events", &format!("security_file_open.data.pathname={path}")]).config(TINY);
+    let (stopped, _) = context.watch_with(&spec, || context.actor(&["opens", &path_arg, "n=6000"]))?;
+    let told = told(&stopped)?;
+    ensure!(told.iter().any(|t| t.reason == "ring_full"), "no gap in the stream: {:?}", stopped.words);
+    same_as_totals(&stopped, &told)
+}
+
+/// A sink that is too slow for what is shown tells of that hole too.
+fn slow_sink(context: &Context) -> Result<()> {
+    let path = context.file("slow", "x")?;
+    let path_arg = format!("path={path}");
+    let spec = Spec::run(&["--events", &format!("security_file_open.data.pathname={path}")])
+        .config("limits:\n  sink_queue: 16\n");
+    let (stopped, _) = context.watch_with(&spec, || context.actor(&["opens", &path_arg, "n=6000"]))?;
+    let told = told(&stopped)?;
+    ensure!(!told.is_empty(), "no gap in the stream: {:?}", stopped.words);
+    same_as_totals(&stopped, &told)
+}
+
+struct Told {
+    reason: String,
+    count: u64,
+}
+
+fn told(stopped: &Stopped) -> Result<Vec<Told>> {
+    let gaps = stopped.lines.iter().filter(|l| l.name() == "lost_events");
+    gaps.map(|gap| {
         let (event, reason) = (gap.data("event"), gap.data("reason"));
         ensure!(event.as_str().is_some_and(|e| !e.is_empty()), "which event? {}", gap.0);
-        ensure!(reason.as_str().is_some_and(|r| !r.is_empty()), "why? {}", gap.0);
-        ensure!(gap.data("count").as_u64().is_some_and(|n| n > 0), "how many? {}", gap.0);
-    }
+        let reason = reason.as_str().filter(|r| !r.is_empty());
+        let count = gap.data("count").as_u64().filter(|n| *n > 0);
+        let (Some(reason), Some(count)) = (reason, count) else { anyhow::bail!("why, how many? {}", gap.0) };
+        Ok(Told { reason: reason.to_owned(), count })
+    })
+    .collect()
+}
+
+fn same_as_totals(stopped: &Stopped, told: &[Told]) -> Result<()> {
+    let told: u64 = told.iter().map(|t| t.count).sum();
+    let totals: u64 = EVENTS.iter().map(|e| stopped.lost(e.name)).sum::<Result<u64>>()?;
+    ensure!(told == totals, "gaps tell of {told}, the totals of {totals}: {:?}", stopped.words);
     Ok(())
 }

@@ -5,7 +5,7 @@ use haechi_ebpf::event::sched_process_exec::DEF;
 use serde_json::{Value, json};
 
 use crate::facts::File;
-use crate::harness::{Context, Did, Line, Stopped, Test, Want, fields, who};
+use crate::harness::{Context, Did, Line, Spec, Stopped, Test, Want, fields, who};
 
 pub(super) const TESTS: &[Test] = &[
     ("exec::plain", |c| ran(c, &["arg=report", "arg=two words", "arg="])),
@@ -29,10 +29,10 @@ const NAME: &str = "sched_process_exec";
 const EVENTS: &[&str] = &["--events", NAME];
 
 /// Runs the actor that becomes another program: what was said before and after, and the second of the two execs.
-fn become_other(context: &Context, watch: &[&str], args: &[&str]) -> Result<(Stopped, Did, Did)> {
+fn become_other(context: &Context, config: &str, args: &[&str]) -> Result<(Stopped, Did, Did)> {
     let mut words = vec!["exec"];
     words.extend(args);
-    let (stopped, mut said) = context.watch(watch, || context.actor_lines(&words))?;
+    let (stopped, mut said) = context.watch_with(&Spec::run(EVENTS).config(config), || context.actor_lines(&words))?;
     let after = said.pop().context("nothing after the exec")?;
     let before = said.pop().context("nothing before the exec")?;
     Ok((stopped, before, after))
@@ -65,9 +65,9 @@ fn wanted(context: &Context, before: &Did, after: &Did) -> Result<Vec<(&'static 
         ("interpreter_ctime", of_loader(|l| json!(l.ctime))),
         ("argv", after.part::<Vec<String>>("/argv")?.into()),
         ("interp", (&path).into()),
-        ("stdin_type", Want::Mode(after.number("/stdin_mode")? as u32)),
+        ("stdin_type", (after.number("/stdin_mode")? as u32 & libc::S_IFMT).into()),
         ("prev_comm", (&before.me.comm).into()),
-        ("env", Want::Absent),
+        ("env", Want::IsOrAbsent(json!([]))),
         ("pwd", (&me.cwd).into()),
         ("login_uid", me.login_uid.into()),
         ("sessionid", me.session.into()),
@@ -87,7 +87,7 @@ fn replace(want: &mut [(&'static str, Want)], name: &str, by: &Want) {
 }
 
 fn ran(context: &Context, args: &[&str]) -> Result<()> {
-    let (stopped, before, after) = become_other(context, EVENTS, args)?;
+    let (stopped, before, after) = become_other(context, "", args)?;
     let line = second(&stopped, &after)?;
     fields(line, &DEF, &wanted(context, &before, &after)?)?;
     ensure!(!line.truncated("argv"), "marked as cut: {}", line.0);
@@ -96,7 +96,7 @@ fn ran(context: &Context, args: &[&str]) -> Result<()> {
 
 /// What is beyond 8 KiB is cut, and said to be.
 fn long_argv(context: &Context) -> Result<()> {
-    let (stopped, before, after) = become_other(context, EVENTS, &["arg=report", "pad=9000"])?;
+    let (stopped, before, after) = become_other(context, "", &["arg=report", "pad=9000"])?;
     let line = second(&stopped, &after)?;
     ensure!(line.truncated("argv"), "cut, and not marked: {}", line.0);
     let argv: Vec<String> = after.part("/argv")?;
@@ -110,10 +110,9 @@ fn long_argv(context: &Context) -> Result<()> {
 
 /// Only the variables that the configuration chooses are kept.
 fn environment(context: &Context) -> Result<()> {
-    let config = context.file("env.yaml", "exec:\n  environment: [LD_PRELOAD, CHOSEN]\n")?;
-    let watch = ["--events", NAME, "--config", &config];
+    let config = "kernel:\n  env: [LD_PRELOAD, CHOSEN]\n";
     let args = ["arg=report", "env=CHOSEN:yes=no", "env=SECRET:hidden", "env=PATH:/bin"];
-    let (stopped, before, after) = become_other(context, &watch, &args)?;
+    let (stopped, before, after) = become_other(context, config, &args)?;
     let line = second(&stopped, &after)?;
     let mut want = wanted(context, &before, &after)?;
     replace(&mut want, "env", &Want::Is(json!(["CHOSEN=yes=no"])));
@@ -125,7 +124,7 @@ fn script(context: &Context) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let script = context.file("script", format!("#!{} report\n", context.actor.display()))?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
-    let (stopped, before, after) = become_other(context, EVENTS, &[&format!("path={script}")])?;
+    let (stopped, before, after) = become_other(context, "", &[&format!("path={script}")])?;
     let line = second(&stopped, &after)?;
     let mut want = wanted(context, &before, &after)?;
     replace(&mut want, "interp", &context.actor.display().to_string().into());

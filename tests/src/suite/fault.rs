@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::reload::rule;
+use super::reload::{rule, watching};
 use crate::harness::{Bpf, Context, Out, Scratch, Spec, Stopped, Test, wait_until};
 
 pub(super) const TESTS: &[Test] = &[
@@ -45,7 +45,7 @@ fn refuses(context: &Context, spec: &Spec, words: &[&str]) -> Result<Stopped> {
 
 fn not_root(context: &Context) -> Result<()> {
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-    refuses(context, &Spec::run(&[]).behind(&nobody), &["root"])?;
+    refuses(context, &Spec::run(&[]).behind(&nobody), &["CAP_BPF"])?;
     Ok(())
 }
 
@@ -59,11 +59,11 @@ fn no_btf(context: &Context) -> Result<()> {
 
 /// The best way is forbidden: the next is taken, and said so.
 fn refused_hook(context: &Context) -> Result<()> {
-    let config = context.file("refused.yaml", "kernel:\n  without: [fexit, lsm, fexit-syscall, kprobe]\n")?;
     let path = context.file("still-seen", "x")?;
     let path_arg = format!("path={path}");
-    let args = ["--events", "security_file_open", "--config", &config];
-    let (stopped, did) = context.watch(&args, || context.actor(&["open", "how=openat", &path_arg]))?;
+    let config = "kernel:\n  without: [fexit, lsm, fexit-syscall, kprobe]\n";
+    let spec = Spec::run(&["--events", "security_file_open"]).config(config);
+    let (stopped, did) = context.watch_with(&spec, || context.actor(&["open", "how=openat", &path_arg]))?;
     stopped.one("security_file_open", did.me.pid, |l| l.data("pathname") == path.as_str())?;
     Ok(())
 }
@@ -75,7 +75,7 @@ fn broken_rego(context: &Context) -> Result<()> {
     std::fs::write(format!("{rules}/good.rego"), rule("half_good", &path))?;
     let path_arg = format!("path={path}");
     let act = || context.actor(&["open", "how=openat", &path_arg]);
-    let (stopped, did) = context.watch(&["--signatures-dir", &rules], act)?;
+    let (stopped, did) = context.watch_with(&watching(&rules), act)?;
     ensure!(stopped.words.iter().any(|w| w.contains("bad.rego:")), "file and line are not named: {:?}", stopped.words);
     stopped.one("half_good", did.me.pid, |_| true)?;
     Ok(())
@@ -85,29 +85,31 @@ fn broken_rego(context: &Context) -> Result<()> {
 fn closed_stdout(context: &Context) -> Result<()> {
     let before = Bpf::now()?;
     let agent = context.start(&Spec { out: Out::Broken, ..Spec::run(&[]) })?;
-    agent.wait_for_words("haechi: watching")?;
+    agent.wait_ready()?;
     context.actor(&["open", "how=openat", "path=/etc/shadow"])?;
-    agent.wait_for_words("stdout")?;
-    let stopped = agent.stop()?;
+    agent.wait_for_words("nobody reads the output")?;
+    let stopped = agent.end()?;
     let said = stopped.words.join("\n");
     ensure!(!said.contains("panicked"), "{said}");
     ensure!(stopped.status.code().is_some(), "ended by a signal: {}", stopped.status);
     nothing_left(context, &before)
 }
 
+/// A full disk under a file of alerts: said, counted, and what was written before is whole.
 fn disk_full(context: &Context) -> Result<()> {
     let before = Bpf::now()?;
     let small = Scratch::with("size=64k")?;
     let file = small.path().join("alerts.json");
-    let agent =
-        context.start(&Spec { out: Out::File(file.clone()), ..Spec::run(&["--events", "security_file_open"]) })?;
-    agent.wait_for_words("haechi: watching")?;
+    let config = context.config(&format!("sinks:\n  - type: file\n    path: {}\n", file.display()))?;
+    let command = ["run", "--config", &config, "--events", "security_file_open"].map(str::to_owned).to_vec();
+    let agent = context.start(&Spec { command: Some(command), ..Spec::default() })?;
+    agent.wait_ready()?;
     let path = context.file("fills-the-disk", "x")?;
     context.actor(&["opens", &format!("path={path}"), "n=2000"])?;
     let words = agent.wait_for_words("No space left")?;
     let stopped = agent.stop()?;
     ensure!(!stopped.words.join("\n").contains("panicked"), "{words}");
-    // What was written is whole lines, but for the last.
+    ensure!(stopped.totals()?.contains("security_file_open (at "), "the loss is not counted: {:?}", stopped.words);
     let text = std::fs::read_to_string(&file)?;
     let lines: Vec<&str> = text.lines().collect();
     ensure!(lines.len() > 1, "nothing was written before the disk was full");
@@ -130,7 +132,7 @@ fn ended(context: &Context, signal: i32) -> Result<()> {
         ensure!(!stopped.status.success(), "it outlived SIGKILL");
     } else {
         ensure!(stopped.status.success(), "{}: {}", stopped.status, stopped.words.join("\n"));
-        ensure!(stopped.words.iter().any(|w| w.contains("security_file_open")), "no totals: {:?}", stopped.words);
+        stopped.totals()?;
     }
     nothing_left(context, &before)
 }

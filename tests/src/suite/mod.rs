@@ -14,6 +14,7 @@ mod path;
 mod reload;
 mod replay;
 mod rules;
+mod scope;
 mod syscall;
 mod trace;
 
@@ -32,6 +33,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         exec::TESTS,
         life::TESTS,
         syscall::TESTS,
+        scope::TESTS,
         rules::TESTS,
         account::TESTS,
         reload::TESTS,

@@ -133,7 +133,7 @@ fn raced(context: &Context, by: &str) -> Result<()> {
     ensure!(did.number("/stolen")? > 0, "nothing was raced: {}", did.did);
     let all = stopped.by(NAME, did.me.pid);
     let named: Vec<_> = all.iter().filter(|l| l.data("pathname") == path.as_str()).collect();
-    let lost = stopped.lost(NAME);
+    let lost = stopped.lost(NAME)?;
     ensure!(named.len() as u64 + lost == n, "{} of {n} opens, {lost} lost", named.len());
     for line in named.iter().filter(|l| !l.from_user("pathname")) {
         ensure!(line.data("inode") == File::at(&path)?.inode, "another file's inode under this name: {}", line.0);

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use haechi_ebpf::event::security_file_open::DEF;
 
 use super::open::{EVENTS, check, wanted};
-use crate::harness::{Context, Skip, Test, Want, fields};
+use crate::harness::{Context, Line, Skip, Test, Want, fields};
 
 pub(super) const TESTS: &[Test] = &[
     ("path::sixty_four_components", sixty_four),
@@ -55,7 +55,9 @@ fn mounted(context: &Context, by: &str) -> Result<()> {
         })
     })?;
     let used: String = did.part("/used")?;
-    let line = stopped.one(NAME, did.me.pid, |l| l.data("pathname") == used.as_str())?;
+    let reading =
+        |l: &Line| l.data("pathname") == used.as_str() && l.data("flags").as_u64().is_some_and(|f| f & 3 == 0);
+    let line = stopped.one(NAME, did.me.pid, reading)?;
     let file: crate::facts::File = did.part("/file")?;
     let mut want = wanted(&used, &file, libc::O_CLOEXEC);
     if by == "overlay" {

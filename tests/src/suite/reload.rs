@@ -38,6 +38,11 @@ tracee_match = res {{
     )
 }
 
+/// An agent with rules of its own.
+pub(super) fn watching(rules: &str) -> Spec {
+    Spec::run(&[]).config(format!("rules:\n  dirs: [{rules}]\n"))
+}
+
 fn of(line: &Line, name: &str, pid: u32) -> bool {
     line.name() == name && line.pid() == u64::from(pid)
 }
@@ -46,12 +51,13 @@ fn under_load(context: &Context) -> Result<()> {
     let rules = context.dir("rules")?;
     let (first, second) = (context.file("first", "x")?, context.file("second", "x")?);
     std::fs::write(format!("{rules}/first.rego"), rule("opened_first", &first))?;
-    let agent = context.agent(&Spec::run(&["--signatures-dir", &rules]))?;
+    let agent = context.agent(&watching(&rules))?;
     let did = context.actor(&["open", "how=openat", &format!("path={first}")])?;
     agent.wait_for("the first rule's finding", |l| of(l, "opened_first", did.me.pid))?;
 
     let attached = Bpf::now()?;
-    let busy = context.busy_actor(&["opens", &format!("path={second}")])?;
+    // Ten thousand a second, which the agent must keep up with in any build.
+    let busy = context.busy_actor(&["opens", &format!("path={second}"), "every=100"])?;
     std::fs::write(format!("{rules}/second.rego"), rule("opened_second", &second))?;
     let written = Instant::now();
     agent.wait_for("the second rule's finding", |l| of(l, "opened_second", busy.pid()))?;
@@ -70,7 +76,7 @@ fn removed(context: &Context) -> Result<()> {
     let rules = context.dir("rules-removed")?;
     let (path, other) = (context.file("watched", "x")?, context.file("other", "x")?);
     std::fs::write(format!("{rules}/a.rego"), rule("opened_a", &path))?;
-    let agent = context.agent(&Spec::run(&["--signatures-dir", &rules]))?;
+    let agent = context.agent(&watching(&rules))?;
     let before = context.actor(&["open", "how=openat", &format!("path={path}")])?;
     agent.wait_for("the finding", |l| of(l, "opened_a", before.me.pid))?;
     // The new file's finding shows that the directory was read again.
@@ -89,7 +95,7 @@ fn broken(context: &Context) -> Result<()> {
     let rules = context.dir("rules-broken")?;
     let path = context.file("still-watched", "x")?;
     std::fs::write(format!("{rules}/good.rego"), rule("still_good", &path))?;
-    let agent = context.agent(&Spec::run(&["--signatures-dir", &rules]))?;
+    let agent = context.agent(&watching(&rules))?;
     std::fs::write(format!("{rules}/bad.rego"), "package tracee.bad\n\ntracee_match {\n  x := [\n}\n")?;
     let words = agent.wait_for_words("bad.rego").context("the broken file is not named")?;
     ensure!(words.contains("bad.rego:"), "no line is named: {words}");

@@ -17,10 +17,10 @@ fn recorded(context: &Context, name: &str) -> Result<(String, String, Vec<String
     let rules = context.dir(&format!("{name}-rules"))?;
     let recording = format!("{dir}/run.haechi");
     let watched = context.file(&format!("{name}-watched"), "x")?;
-    let config = context.file(&format!("{name}.yaml"), "kernel:\n  ring_bytes: 4096\n")?;
+    let config = format!("rules:\n  dirs: [{rules}]\nkernel:\n  bulk_ring_bytes: 65536\n");
     // There before the agent: known only from the seed of the process tree.
     let mut elder = context.busy_actor(&["opens", &format!("path={watched}")])?;
-    let spec = Spec::run(&["--signatures-dir", &rules, "--record", &recording, "--config", &config]);
+    let spec = Spec::run(&["--record", &recording]).config(config);
     let agent = context.agent(&spec)?;
     let first = context.actor(&["open", "how=openat", "path=/etc/shadow"])?;
     let found = |name: &'static str, pid: u32| move |l: &Line| l.name() == name && l.pid() == u64::from(pid);
@@ -40,7 +40,7 @@ fn recorded(context: &Context, name: &str) -> Result<(String, String, Vec<String
     ensure!(stopped.status.success(), "{}: {}", stopped.status, stopped.words.join("\n"));
     ensure!(stopped.lines.iter().any(|l| l.name() == "lost_events"), "nothing was lost: the test does not test");
     ensure!(stopped.lines.iter().any(|l| l.pid() == u64::from(pid)), "nothing of the process that was there before");
-    let findings = stopped.lines.iter().filter(|l| l.is_finding()).map(|l| l.0.to_string()).collect();
+    let findings = stopped.lines.iter().filter(|l| l.is_finding()).map(|l| l.text().to_owned()).collect();
     Ok((recording, rules, findings))
 }
 
@@ -71,8 +71,8 @@ fn identical(context: &Context) -> Result<()> {
     ensure!(here == elsewhere, "two replays differ: {} and {} bytes", here.len(), elsewhere.len());
     let findings = |bytes: &[u8]| -> Result<Vec<String>> {
         let text = String::from_utf8(bytes.to_vec())?;
-        let lines: Vec<Line> = text.lines().map(|l| Ok(Line(serde_json::from_str(l)?))).collect::<Result<_>>()?;
-        Ok(lines.iter().filter(|l| l.is_finding()).map(|l| l.0.to_string()).collect())
+        let lines: Vec<Line> = text.lines().map(|l| Line::new(l.to_owned())).collect();
+        Ok(lines.iter().filter(|l| l.is_finding()).map(|l| l.text().to_owned()).collect())
     };
     let again = findings(&here)?;
     ensure!(again == live, "live and replayed findings differ:\n  {}\n  {}", live.join("\n  "), again.join("\n  "));

@@ -49,10 +49,12 @@ fn compat(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Where other hooks serve the default rules, the raw system call tracepoints are not attached at all.
+/// Where other hooks serve, with the default rules too, the raw system call tracepoints are not attached at all.
 fn unwatched(context: &Context) -> Result<()> {
     let before = Bpf::now()?;
-    let agent = context.agent(&Spec::run(&["--events", "sched_process_exec"]))?;
+    let args = ["--events", "sched_process_exec", "--no-default-rules"];
+    let args = if super::open::seen_at_the_end(context) { &args[..] } else { &args[..2] };
+    let agent = context.agent(&Spec::run(args))?;
     let ours = Bpf::now()?.since(&before);
     agent.stop()?;
     ensure!(!ours.is_empty(), "nothing is attached");

@@ -1,0 +1,68 @@
+//! What the agent costs those it watches: system calls nobody asked for, files that no rule looks for, files that are
+//! watched and reported.
+
+use anyhow::{Context as _, Result};
+
+use super::agent::settings;
+use super::contest::{self, Round};
+use super::loader::Loader;
+use super::report::Measured;
+use super::Bench;
+
+/// A call that no rule looks for, against empty programs on the same hooks.
+pub(super) fn unwatched(bench: &Bench) -> Result<Measured> {
+    compare(bench, &["getppid"], &settings(bench, "", &[])?, |r| over_floor(r))
+}
+
+/// Opens of a file that no rule looks for.
+pub(super) fn open_close(bench: &Bench) -> Result<Measured> {
+    compare(bench, &["open", "path=/etc/hostname"], &settings(bench, "", &[])?, |r| r.agent.with - r.agent.bare)
+}
+
+/// Opens of a file that is asked for, below eight directories and a mount point.
+pub(super) fn open_watched(bench: &Bench) -> Result<Measured> {
+    let path = bench.place.deep_file()?;
+    let filter = format!("security_file_open.data.pathname={path}");
+    let settings = settings(bench, "", &["--events", &filter])?;
+    let mut measured = compare(bench, &["open", &format!("path={path}")], &settings, |r| r.agent.with - r.agent.bare)?;
+    measured.notes.push(format!("{path}, as fast as it goes: what the agent loses is counted"));
+    Ok(measured)
+}
+
+fn over_floor(round: &Round) -> f64 {
+    let floor = round.floor.map_or(0.0, |f| f.with - f.bare);
+    round.agent.with - round.agent.bare - floor
+}
+
+fn compare(bench: &Bench, load: &[&str], settings: &[String], value: impl Fn(&Round) -> f64) -> Result<Measured> {
+    let mut loader = Loader::start(load)?;
+    let time = if bench.quick { 100 } else { 400 };
+    let mut means = Vec::new();
+    let outcome = contest::run(bench, settings, true, &mut |agent| {
+        let took = loader.time(time)?;
+        if agent.is_some() {
+            means.push(took.mean);
+        }
+        Ok(took.median)
+    })
+    .context("the comparison")?;
+    let (value, spread) = outcome.of(value);
+    let mut measured = Measured {
+        value,
+        spread,
+        bare: Some(outcome.bare()),
+        floor: outcome.floor(),
+        rounds: outcome.len(),
+        noisy: outcome.noisy.clone(),
+        ..Measured::default()
+    };
+    measured.extra.insert("agent", outcome.of(|r| r.agent.with).0);
+    measured.extra.insert("agent_mean", super::stats::median(&means));
+    measured.extra.insert("over_floor", outcome.of(over_floor).0);
+    measured.extra.insert("floor_over_bare", outcome.of(|r| r.floor.map_or(0.0, |f| f.with - f.bare)).0);
+    measured.notes.push(format!("floor: {} empty programs", outcome.hooks));
+    if let Some(lost) = outcome.losses.last() {
+        measured.notes.push(format!("the agent's last word: {lost}"));
+    }
+    Ok(measured)
+}

@@ -1,0 +1,120 @@
+//! Keeps samples apart from what else the machine does: waits, within a budget, until nobody else traces or computes,
+//! and says afterwards how much of the processors went to others.
+
+use std::cell::Cell;
+use std::fs;
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+use super::bpf::tracing_links;
+
+/// The part of one processor that others may use before a sample begins.
+const QUIET: f64 = 0.12;
+/// How long one look takes.
+const LOOK: Duration = Duration::from_millis(150);
+/// Longest wait for one sample, and for all of a row.
+const PATIENCE: Duration = Duration::from_secs(20);
+const BUDGET: Duration = Duration::from_secs(240);
+
+/// The gate, with what is left of its patience.
+pub(super) struct Gate {
+    /// Tracing programs that are always there.
+    resting: usize,
+    budget: Cell<Duration>,
+}
+
+impl Gate {
+    /// Sees what the machine looks like at rest.
+    pub(super) fn new() -> Self {
+        let gate = Self { resting: 0, budget: Cell::new(PATIENCE) };
+        gate.wait();
+        Self { resting: tracing_links().unwrap_or(0), budget: Cell::new(BUDGET) }
+    }
+
+    /// A new row begins.
+    pub(super) fn refill(&self) {
+        self.budget.set(BUDGET);
+    }
+
+    /// Whether none but `ours` trace.
+    pub(super) fn alone(&self, ours: usize) -> bool {
+        tracing_links().is_ok_and(|links| links <= self.resting + ours)
+    }
+
+    /// Waits for a quiet moment. Gives up after a while: whoever measures finds out by other means.
+    pub(super) fn wait(&self) {
+        let began = Instant::now();
+        let patience = PATIENCE.min(self.budget.get());
+        while began.elapsed() < patience {
+            let watch = Watch::start(&[]);
+            pause(LOOK);
+            if watch.others() < QUIET && self.alone(0) {
+                break;
+            }
+        }
+        self.budget.set(self.budget.get().saturating_sub(began.elapsed()));
+    }
+}
+
+/// Lets time pass: it is time itself that is wanted.
+pub(super) fn pause(how_long: Duration) {
+    let end = Instant::now() + how_long;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
+        park_timeout(left);
+    }
+}
+
+/// Watches who uses the processors.
+pub(super) struct Watch {
+    began: Instant,
+    busy: f64,
+    ours: f64,
+    forks: u64,
+    pids: Vec<u32>,
+}
+
+impl Watch {
+    /// Begins, with the processes that are part of the measurement besides this one.
+    pub(super) fn start(pids: &[u32]) -> Self {
+        let (busy, forks) = machine();
+        Self { began: Instant::now(), busy, ours: ours(pids), forks, pids: pids.to_vec() }
+    }
+
+    /// The part of one processor that went to others since.
+    pub(super) fn others(&self) -> f64 {
+        let busy = machine().0 - self.busy - (ours(&self.pids) - self.ours);
+        (busy / self.began.elapsed().as_secs_f64()).max(0.0)
+    }
+
+    /// Processes and threads made since, a second.
+    pub(super) fn forks(&self) -> f64 {
+        (machine().1 - self.forks) as f64 / self.began.elapsed().as_secs_f64()
+    }
+
+    /// Seconds since.
+    pub(super) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+}
+
+/// Seconds that all processors were busy since boot, and tasks made.
+fn machine() -> (f64, u64) {
+    const TICK: f64 = 0.01;
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+    let numbers: Vec<f64> = line("cpu ").split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    // user nice system idle iowait irq softirq
+    let busy: f64 = numbers.iter().take(7).enumerate().filter(|(i, _)| ![3, 4].contains(i)).map(|(_, n)| n).sum();
+    (busy * TICK, line("processes ").trim().parse().unwrap_or(0))
+}
+
+fn ours(pids: &[u32]) -> f64 {
+    cpu_seconds(std::process::id()) + pids.iter().map(|p| cpu_seconds(*p)).sum::<f64>()
+}
+
+/// Seconds that the threads of a process have run, to the nanosecond; 0 when it is gone.
+pub(super) fn cpu_seconds(pid: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let ran = threads.filter_map(|t| fs::read_to_string(t.path().join("schedstat")).ok());
+    ran.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+}
