@@ -84,6 +84,7 @@ facts! {
     FILE_MNT = Offset "file.f_path.mnt|file.__f_path.mnt";
     FILE_INODE = Offset "file.f_inode";
     FILE_FLAGS = Offset "file.f_flags";
+    FILE_MODE = Offset "file.f_mode";
     FILE_PRIVATE = Offset "file.private_data";
     PATH_DENTRY = Offset "path.dentry";
     PATH_MNT = Offset "path.mnt";

@@ -19,6 +19,9 @@ use crate::task::head;
 /// Number of io_uring_enter(2) in every ABI.
 const IO_URING_ENTER: u32 = 426;
 
+/// `FMODE_NOACCOUNT` of include/linux/fs.h: opened by a file system for itself (overlay's backing files).
+const FMODE_NOACCOUNT: u32 = 0x2000_0000;
+
 /// `int security_file_open(struct file *file)`, security/security.c.
 #[fexit(function = "security_file_open")]
 fn file_open_fexit(ctx: FExitContext) -> i32 {
@@ -54,7 +57,10 @@ pub fn through_ring() -> u16 {
 #[inline(always)]
 fn opened<M: Mem>(file: Ptr, step: Step, ret: Option<i64>) {
     let Some(gate) = gate::open(event::ID) else { return };
-    report::<M>(gate, file, step, None, ret);
+    // The file below an open overlay file: the same open, seen once already.
+    if field::<M, u32>(file, fact::FILE_MODE) & FMODE_NOACCOUNT == 0 {
+        report::<M>(gate, file, step, None, ret);
+    }
 }
 
 /// Reports `file` if its path is wanted. The cheap test comes first: the name, then the whole path.
