@@ -23,56 +23,27 @@ struct Chore {
     name: &'static str,
     usage: &'static str,
     help: &'static str,
-    run: fn(&[String]) -> Result<i32>,
+    run: Run,
+}
+
+type Run = fn(&[String]) -> Result<i32>;
+
+const fn chore(name: &'static str, usage: &'static str, help: &'static str, run: Run) -> Chore {
+    Chore { name, usage, help, run }
 }
 
 const CHORES: &[Chore] = &[
-    Chore {
-        name: "setup",
-        usage: "[--vm]",
-        help: "install what building (and virtual machines) need",
-        run: setup::command,
-    },
-    Chore { name: "build", usage: "[--release]", help: "build the kernel programs and the agent", run: build::command },
-    Chore {
-        name: "run",
-        usage: "[--release] [-- ARGS]",
-        help: "build, then `haechi run ARGS` on this host",
-        run: run::command,
-    },
-    Chore {
-        name: "test",
-        usage: "[FILTER]",
-        help: "all that a change must pass, with one closing line",
-        run: suite::command,
-    },
-    Chore { name: "e2e", usage: "[FILTER]", help: "the end-to-end suite on this host alone", run: tests_package::e2e },
-    Chore {
-        name: "vm",
-        usage: "KERNEL [OPTIONS] -- CMD",
-        help: "run a command under kernel 5.10, 6.1, 6.12 or 7.2",
-        run: vm::command,
-    },
-    Chore { name: "law", usage: "", help: "check the laws that no compiler checks", run: law::command },
-    Chore {
-        name: "docs",
-        usage: "[--check]",
-        help: "write the generated pages of docs/, or say which are stale",
-        run: docs::command,
-    },
-    Chore {
-        name: "golden",
-        usage: "[--bless]",
-        help: "compare with the recorded answers, or record them anew",
-        run: tests_package::golden,
-    },
-    Chore { name: "fuzz", usage: "[SECONDS]", help: "feed broken input to every reader", run: tests_package::fuzz },
-    Chore {
-        name: "bench",
-        usage: "[ARGS]",
-        help: "measure the released agent against its goals",
-        run: tests_package::bench,
-    },
+    chore("setup", "[--vm]", "install what building (and virtual machines) need", setup::command),
+    chore("build", "[--release]", "build the kernel programs and the agent", build::command),
+    chore("run", "[--release] [-- ARGS]", "build, then `haechi run ARGS` on this host", run::command),
+    chore("test", "[FILTER]", "all that a change must pass, with one closing line", suite::command),
+    chore("e2e", "[FILTER]", "the end-to-end suite on this host alone", tests_package::e2e),
+    chore("vm", "KERNEL [OPTIONS] -- CMD", "run a command under kernel 5.10, 6.1, 6.12 or 7.2", vm::command),
+    chore("law", "", "check the laws that no compiler checks", law::command),
+    chore("docs", "[--check]", "write the generated pages of docs/, or say which are stale", docs::command),
+    chore("golden", "[--bless]", "compare with the recorded answers, or record them anew", tests_package::golden),
+    chore("fuzz", "[SECONDS]", "feed broken input to every reader", tests_package::fuzz),
+    chore("bench", "[ARGS]", "measure the released agent against its goals", tests_package::bench),
 ];
 
 fn main() -> ExitCode {
@@ -101,4 +72,19 @@ fn help() -> String {
         text.push_str(&format!("  {:<32} {}\n", format!("{} {}", chore.name, chore.usage), chore.help));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_chore() {
+        let readme = std::fs::read_to_string(place::root().join("README.md")).expect("the README is there");
+        for chore in CHORES {
+            let row =
+                format!("| `{}` | {} |", format!("cargo xtask {} {}", chore.name, chore.usage).trim_end(), chore.help);
+            assert!(readme.contains(&row), "README.md lacks:\n{row}");
+        }
+    }
 }
