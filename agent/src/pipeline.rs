@@ -102,7 +102,12 @@ pub struct Summary {
 /// # Errors
 /// When it cannot start.
 pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
-    // What is wanted: rules and filters say it, before anything is touched.
+    // What is wanted: rules and filters say it, before anything is touched. Watched first, then read: a change in
+    // between is not missed.
+    let changed = Arc::new(Notify::new());
+    if let Err(error) = watch::start(&config.rules.dirs, changed.clone()) {
+        warn!(%error, "rules are not watched: changes need SIGHUP");
+    }
     let sources = read_rules(&config.rules.dirs);
     let start = Start { host: clock::host(), time: clock::boot_now(), options: config.options(), sources };
     let (mut core, report) = Core::build(&start)?;
@@ -161,10 +166,6 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
     // Not a matter of log levels: who started us wants to know that it stands.
     eprintln!("haechi: watching with {} rules and {} programs", report.added.len(), kernel.attached().len());
 
-    let changed = Arc::new(Notify::new());
-    if let Err(error) = watch::start(&config.rules.dirs, changed.clone()) {
-        warn!(%error, "rules are not watched: changes need SIGHUP");
-    }
     let mut steering = Steering {
         kernel,
         collector: handle,
