@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use haechi_ebpf::event::by_name;
+
 use super::guard::Process;
 use super::line::Line;
-use super::{Context, text};
+use super::{Bpf, Context, text};
 use crate::sys::call;
 
 /// What the agent says on standard error when everything is attached.
@@ -38,6 +40,8 @@ pub struct Spec {
     pub args: Vec<String>,
     /// Configuration, as YAML, besides numbers instead of names for flags.
     pub config: String,
+    /// Leave the hash of the program out of findings.
+    pub no_hash: bool,
     /// Arguments instead of `run --output json`.
     pub command: Option<Vec<String>>,
     /// Where standard output goes.
@@ -147,7 +151,8 @@ impl Context {
         match &spec.command {
             Some(command) => words.extend(command.iter().cloned()),
             None => {
-                let config = self.config(&spec.config)?;
+                let hash = if spec.no_hash { "  executable_hash: false\n" } else { "" };
+                let config = self.config(&format!("{hash}{}", spec.config))?;
                 words.extend(["run", "--output", "json", "--config", &config].map(str::to_owned));
             }
         }
@@ -206,15 +211,20 @@ impl Context {
         self.file(&format!("config-{number}.yaml"), format!("enrich:\n  decoded_data: false\n{yaml}"))
     }
 
-    /// Runs an agent around `act`, stops it, and gives what both left. What was done before the stop is in the lines.
+    /// What an agent sees of `act`. Where `args` are no more than `--events` of the table, the agent is one that all tests
+    /// share, since starting one takes long on a slow machine; else it is one of the test's own.
     ///
     /// # Errors
     /// When one of them fails.
     pub fn watch<T>(&self, args: &[&str], act: impl FnOnce() -> Result<T>) -> Result<(Stopped, T)> {
-        self.watch_with(&Spec::run(args), act)
+        match args {
+            [] => self.watch_shared(act),
+            ["--events", names] if names.split(',').all(|n| by_name(n).is_some()) => self.watch_shared(act),
+            _ => self.watch_with(&Spec::run(args), act),
+        }
     }
 
-    /// The same with all of a [`Spec`].
+    /// Runs an agent around `act`, stops it, and gives what both left. What was done before the stop is in the lines.
     ///
     /// # Errors
     /// When one of them fails.
@@ -267,7 +277,28 @@ impl Agent {
             (ready || seen.status.is_some()).then_some(ready)
         });
         ensure!(ready == Some(true), "the agent did not come to watch: {}", self.diagnosis());
+        // Taken note of; without bpftool the tests that are about it are skipped.
+        let _noted = self.held();
         Ok(())
+    }
+
+    /// What it holds in the kernel.
+    ///
+    /// # Errors
+    /// [`super::Skip`] without bpftool.
+    pub fn held(&self) -> Result<Bpf> {
+        Bpf::held_by(self.pid)
+    }
+
+    /// Forgets the lines so far.
+    pub(super) fn forget(&self) {
+        self.shared.change(|s| s.lines.clear());
+    }
+
+    /// What it said since, without an end.
+    pub(super) fn so_far(&self) -> Stopped {
+        let seen = self.shared.lock();
+        Stopped { lines: seen.lines.clone(), words: seen.words.clone(), status: ExitStatus::default() }
     }
 
     /// Sends a signal.

@@ -1,12 +1,17 @@
 //! What the kernel holds of BPF, by bpftool: another's eyes than the agent's.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Skip;
+
+/// All that agents of this run ever held: at the end none of it may be there. Others on this machine have theirs.
+static EVER: Mutex<Vec<Bpf>> = Mutex::new(Vec::new());
 
 /// Ids of programs and links, and the programs' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,20 +27,59 @@ impl Bpf {
     ///
     /// # Errors
     /// [`Skip`] without bpftool.
-    pub fn now() -> Result<Self> {
+    fn now() -> Result<Self> {
         let programs =
             list("prog")?.iter().map(|p| (id(p), p["name"].as_str().unwrap_or_default().to_owned())).collect();
         let links = list("link")?.iter().map(|l| (id(l), l["prog_id"].as_u64().unwrap_or_default())).collect();
         Ok(Self { programs, links })
     }
 
-    /// What is here and was not in `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        Self {
-            programs: self.programs.difference(&before.programs).cloned().collect(),
-            links: self.links.difference(&before.links).copied().collect(),
+    /// What the process `pid` holds open.
+    ///
+    /// # Errors
+    /// [`Skip`] without bpftool; when it is gone.
+    pub fn held_by(pid: u32) -> Result<Self> {
+        let (mut programs, mut links) = (BTreeSet::new(), BTreeSet::new());
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            // A descriptor may be closed meanwhile.
+            let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+            let number = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok());
+            programs.extend(number("prog_id:"));
+            links.extend(number("link_id:"));
         }
+        let now = Self::now()?;
+        let held = Self {
+            links: now.links.into_iter().filter(|l| links.contains(&l.0)).collect(),
+            programs: now.programs.into_iter().filter(|p| programs.contains(&p.0)).collect(),
+        };
+        EVER.lock().unwrap_or_else(PoisonError::into_inner).push(held.clone());
+        Ok(held)
+    }
+
+    /// What of it the kernel still has.
+    ///
+    /// # Errors
+    /// [`Skip`] without bpftool.
+    pub fn left(&self) -> Result<Self> {
+        let now = Self::now()?;
+        Ok(Self {
+            programs: self.programs.intersection(&now.programs).cloned().collect(),
+            links: self.links.intersection(&now.links).copied().collect(),
+        })
+    }
+
+    /// What the kernel still has of all that was ever asked about.
+    ///
+    /// # Errors
+    /// [`Skip`] without bpftool.
+    pub(super) fn ever_left() -> Result<Self> {
+        let ever = EVER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = Self::default();
+        for held in ever {
+            all.programs.extend(held.programs);
+            all.links.extend(held.links);
+        }
+        all.left()
     }
 
     /// Names of the programs that are attached by a link.

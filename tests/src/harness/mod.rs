@@ -8,6 +8,7 @@ mod expect;
 mod guard;
 mod line;
 mod runner;
+mod shared;
 
 pub use actor::{Did, Said};
 pub use agent::{Agent, Out, Spec, Stopped};
@@ -16,6 +17,7 @@ pub use expect::{Want, fields, who};
 pub use guard::{Cgroup, Scratch, sweep};
 pub use line::Line;
 pub use runner::{Options, Skip, main, wait_until};
+pub use shared::Shared;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,6 +38,8 @@ pub struct Context {
     pub machine: &'static Machine,
     /// A directory of this run on a tmpfs of its own: inodes there are numbered as stat(2) says, on every machine.
     pub scratch: Scratch,
+    /// The agent that tests share.
+    pub shared: Shared,
 }
 
 impl Context {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Bpf, Context, Scratch, Test, sweep};
+use super::{Bpf, Context, Scratch, Shared, Test, sweep};
 use crate::machines::{self, Machine};
 
 /// The reason why a test could not be run here.
@@ -100,8 +100,13 @@ fn run(tests: impl Iterator<Item = Test>, args: impl Iterator<Item = String>) ->
     ensure!(options.haechi.exists(), "{} is not there: build it first", options.haechi.display());
     println!("e2e: {} tests of {} on {}", chosen.len(), options.haechi.display(), options.machine.name);
     let actor = std::env::current_exe()?.with_file_name("actor");
-    let before = Bpf::now();
-    let context = Context { haechi: options.haechi, actor, machine: options.machine, scratch: Scratch::new()? };
+    let context = Context {
+        haechi: options.haechi,
+        actor,
+        machine: options.machine,
+        scratch: Scratch::new()?,
+        shared: Shared::default(),
+    };
     let context: &'static Context = Box::leak(Box::new(context));
     let mut count = Count::default();
     for test in chosen {
@@ -109,17 +114,15 @@ fn run(tests: impl Iterator<Item = Test>, args: impl Iterator<Item = String>) ->
             break;
         }
     }
+    count.note("the shared agent ends well", &context.end_shared(), Duration::ZERO);
     sweep();
     // Programs go a moment after their last descriptor: after a grace period.
-    let clean = before.and_then(|before| {
-        let mut left = Bpf::default();
-        let gone = wait_until(context.patience(), || {
-            left = Bpf::now()?.since(&before);
-            Ok(left.is_empty())
-        })?;
-        ensure!(gone, "left in the kernel: {left:?}");
-        Ok(())
+    let mut left = Bpf::default();
+    let clean = wait_until(context.patience(), || {
+        left = Bpf::ever_left()?;
+        Ok(left.is_empty())
     });
+    let clean = clean.and_then(|gone| if gone { Ok(()) } else { bail!("left in the kernel: {left:?}") });
     count.note("nothing is left in the kernel", &clean, Duration::ZERO);
     println!("e2e: {} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     Ok(if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use haechi_ebpf::program;
 use serde::Deserialize;
 
-use crate::harness::{Bpf, Context, Skip, Spec, Test};
+use crate::harness::{Context, Skip, Spec, Test};
 
 pub(super) const TESTS: &[Test] = &[
     ("check::steps_are_those_of_the_table", steps),
@@ -76,7 +76,6 @@ fn foretells(context: &Context, wrapper: &[&str]) -> Result<()> {
 fn foretells_with(context: &Context, wrapper: &[&str], config: &str) -> Result<()> {
     let choices = choices(context, wrapper, config, &[])?;
     let want: BTreeSet<String> = choices.iter().flat_map(|c| &c.programs).map(|p| kept(p)).collect();
-    let before = Bpf::now()?;
     let agent = context.start(&Spec::run(&[]).config(config).behind(wrapper))?;
     let came = agent.wait_ready();
     if came.is_err() {
@@ -86,7 +85,7 @@ fn foretells_with(context: &Context, wrapper: &[&str], config: &str) -> Result<(
         ensure!(!stopped.status.success() && !stopped.words.is_empty(), "it ended without a word");
         return Ok(());
     }
-    let ours = Bpf::now()?.since(&before);
+    let ours = agent.held()?;
     agent.stop()?;
     let have: BTreeSet<String> = ours.attached().map(kept).collect();
     ensure!(have == want, "attached {have:?}, foretold {want:?}");

@@ -32,7 +32,10 @@ const EVENTS: &[&str] = &["--events", NAME];
 fn become_other(context: &Context, config: &str, args: &[&str]) -> Result<(Stopped, Did, Did)> {
     let mut words = vec!["exec"];
     words.extend(args);
-    let (stopped, mut said) = context.watch_with(&Spec::run(EVENTS).config(config), || context.actor_lines(&words))?;
+    let (stopped, mut said) = match config {
+        "" => context.watch(EVENTS, || context.actor_lines(&words))?,
+        _ => context.watch_with(&Spec::run(EVENTS).config(config), || context.actor_lines(&words))?,
+    };
     let after = said.pop().context("nothing after the exec")?;
     let before = said.pop().context("nothing before the exec")?;
     Ok((stopped, before, after))

@@ -18,11 +18,12 @@ pub(super) const TESTS: &[Test] = &[
     ("fault::corrupt_bytes", |_| crate::fuzzing::all(5_000, crate::fuzzing::SEED)),
 ];
 
-/// Waits until the kernel holds nothing that was not there before.
-fn nothing_left(context: &Context, before: &Bpf) -> Result<()> {
+/// Waits until the kernel has nothing more of what an agent held.
+fn nothing_left(context: &Context, held: &Bpf) -> Result<()> {
+    ensure!(!held.is_empty(), "it held nothing: the test does not test");
     let mut left = Bpf::default();
     let gone = wait_until(context.patience(), || {
-        left = Bpf::now()?.since(before);
+        left = held.left()?;
         Ok(left.is_empty())
     })?;
     ensure!(gone, "left in the kernel: {left:?}");
@@ -31,7 +32,6 @@ fn nothing_left(context: &Context, before: &Bpf) -> Result<()> {
 
 /// It must end by itself, with an error and these words.
 fn refuses(context: &Context, spec: &Spec, words: &[&str]) -> Result<Stopped> {
-    let before = Bpf::now()?;
     let stopped = context.start(spec)?.end()?;
     let said = stopped.words.join("\n");
     ensure!(stopped.status.code().is_some_and(|c| c != 0), "{}: {said}", stopped.status);
@@ -39,7 +39,6 @@ fn refuses(context: &Context, spec: &Spec, words: &[&str]) -> Result<Stopped> {
     for word in words {
         ensure!(said.contains(word), "{word:?} is not said: {said}");
     }
-    nothing_left(context, &before)?;
     Ok(stopped)
 }
 
@@ -62,7 +61,7 @@ fn refused_hook(context: &Context) -> Result<()> {
     let path = context.file("still-seen", "x")?;
     let path_arg = format!("path={path}");
     let config = "kernel:\n  without: [fexit, lsm, fexit-syscall, kprobe]\n";
-    let spec = Spec::run(&["--events", "security_file_open"]).config(config);
+    let spec = Spec::run(&["--events", &format!("security_file_open.data.pathname={path}")]).config(config);
     let (stopped, did) = context.watch_with(&spec, || context.actor(&["open", "how=openat", &path_arg]))?;
     stopped.one("security_file_open", did.me.pid, |l| l.data("pathname") == path.as_str())?;
     Ok(())
@@ -83,27 +82,27 @@ fn broken_rego(context: &Context) -> Result<()> {
 
 /// Whoever read the alerts is gone: the agent says so and ends, or goes on for its other sinks; it never hangs.
 fn closed_stdout(context: &Context) -> Result<()> {
-    let before = Bpf::now()?;
     let agent = context.start(&Spec { out: Out::Broken, ..Spec::run(&[]) })?;
     agent.wait_ready()?;
+    let held = agent.held()?;
     context.actor(&["open", "how=openat", "path=/etc/shadow"])?;
     agent.wait_for_words("nobody reads the output")?;
     let stopped = agent.end()?;
     let said = stopped.words.join("\n");
     ensure!(!said.contains("panicked"), "{said}");
     ensure!(stopped.status.code().is_some(), "ended by a signal: {}", stopped.status);
-    nothing_left(context, &before)
+    nothing_left(context, &held)
 }
 
 /// A full disk under a file of alerts: said, counted, and what was written before is whole.
 fn disk_full(context: &Context) -> Result<()> {
-    let before = Bpf::now()?;
     let small = Scratch::with("size=64k")?;
     let file = small.path().join("alerts.json");
     let config = context.config(&format!("sinks:\n  - type: file\n    path: {}\n", file.display()))?;
     let command = ["run", "--config", &config, "--events", "security_file_open"].map(str::to_owned).to_vec();
     let agent = context.start(&Spec { command: Some(command), ..Spec::default() })?;
     agent.wait_ready()?;
+    let held = agent.held()?;
     let path = context.file("fills-the-disk", "x")?;
     context.actor(&["opens", &format!("path={path}"), "n=2000"])?;
     let words = agent.wait_for_words("No space left")?;
@@ -116,13 +115,13 @@ fn disk_full(context: &Context) -> Result<()> {
     for line in &lines[..lines.len() - 1] {
         ensure!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "half a line: {line}");
     }
-    nothing_left(context, &before)
+    nothing_left(context, &held)
 }
 
 fn ended(context: &Context, signal: i32) -> Result<()> {
-    let before = Bpf::now()?;
     let path = context.file("busy", "x")?;
     let agent = context.agent(&Spec::run(&["--events", "security_file_open"]))?;
+    let held = agent.held()?;
     let busy = context.busy_actor(&["opens", &format!("path={path}")])?;
     agent.wait_for("the load", |l| l.pid() == u64::from(busy.pid()))?;
     agent.signal(signal)?;
@@ -134,5 +133,5 @@ fn ended(context: &Context, signal: i32) -> Result<()> {
         ensure!(stopped.status.success(), "{}: {}", stopped.status, stopped.words.join("\n"));
         stopped.totals()?;
     }
-    nothing_left(context, &before)
+    nothing_left(context, &held)
 }

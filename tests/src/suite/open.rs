@@ -5,7 +5,7 @@ use haechi_ebpf::event::security_file_open::DEF;
 use serde_json::Value;
 
 use crate::facts::File;
-use crate::harness::{Context, Did, Line, Skip, Test, Want, fields, who};
+use crate::harness::{Context, Did, Line, Skip, Spec, Test, Want, fields, who};
 
 pub(super) const TESTS: &[Test] = &[
     ("open::open", |c| opened(c, "open", 0, false)),
@@ -129,7 +129,8 @@ fn raced(context: &Context, by: &str) -> Result<()> {
     let path = context.file(&format!("raced-{by}"), "x")?;
     let n = 3000;
     let (at, by, count) = (format!("path={path}"), format!("by={by}"), format!("n={n}"));
-    let (stopped, did) = context.watch(EVENTS, || context.actor(&["raced", &at, &by, &count]))?;
+    let spec = Spec::run(EVENTS);
+    let (stopped, did) = context.watch_with(&spec, || context.actor(&["raced", &at, &by, &count]))?;
     ensure!(did.number("/stolen")? > 0, "nothing was raced: {}", did.did);
     let all = stopped.by(NAME, did.me.pid);
     let named: Vec<_> = all.iter().filter(|l| l.data("pathname") == path.as_str()).collect();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::harness::{Bpf, Context, Line, Spec, Test};
+use crate::harness::{Context, Line, Spec, Test};
 
 pub(super) const TESTS: &[Test] = &[
     ("reload::under_load", under_load),
@@ -55,7 +55,7 @@ fn under_load(context: &Context) -> Result<()> {
     let did = context.actor(&["open", "how=openat", &format!("path={first}")])?;
     agent.wait_for("the first rule's finding", |l| of(l, "opened_first", did.me.pid))?;
 
-    let attached = Bpf::now()?;
+    let attached = agent.held()?;
     // Ten thousand a second, which the agent must keep up with in any build.
     let busy = context.busy_actor(&["opens", &format!("path={second}"), "every=100"])?;
     std::fs::write(format!("{rules}/second.rego"), rule("opened_second", &second))?;
@@ -63,7 +63,7 @@ fn under_load(context: &Context) -> Result<()> {
     agent.wait_for("the second rule's finding", |l| of(l, "opened_second", busy.pid()))?;
     let took = written.elapsed();
     println!("         the new rule fired after {} ms", took.as_millis());
-    ensure!(Bpf::now()? == attached, "programs or links changed");
+    ensure!(agent.held()? == attached, "programs or links changed");
     let did = busy.stop()?;
     ensure!(did.number("/n")? > 0, "there was no load");
     let stopped = agent.stop()?;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::harness::{Context, Line, Stopped, Test};
+use crate::harness::{Context, Line, Spec, Stopped, Test};
 
 pub(super) const TESTS: &[Test] = &[
     ("rules::fileless_execution_memfd", |c| fileless(c, "memfd", true)),
@@ -20,6 +20,7 @@ pub(super) const TESTS: &[Test] = &[
     ("rules::stdio_over_socket_honest", |c| stdio(c, "inet", "n=1", false)),
     ("rules::stdio_over_socket_honest_unix", |c| stdio(c, "unix", "fd=0", false)),
     ("rules::sensitive_credential_read", credentials),
+    ("rules::findings_have_the_hash_of_the_program", hashed),
     ("rules::sensitive_credential_read_ssh_key", ssh_key),
     ("rules::sensitive_credential_read_honest", honest_reader),
     ("rules::same_finding_is_counted", counted),
@@ -96,6 +97,18 @@ fn credentials(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// The hash in a finding is the one that sha256sum gives of the actor.
+fn hashed(context: &Context) -> Result<()> {
+    let act = || context.actor(&["open", "how=openat", "path=/etc/shadow"]);
+    let (stopped, did) = context.watch_with(&Spec::default(), act)?;
+    let line = fired(&stopped, "sensitive_credential_read", did.me.pid, true)?.context("it fired")?;
+    let out = Command::new("sha256sum").arg(&context.actor).output()?;
+    let text = String::from_utf8(out.stdout)?;
+    let want = text.split_whitespace().next().context("sha256sum said nothing")?;
+    ensure!(line.at("/workload/process/executable/sha256") == want, "not {want}: {}", line.0);
+    Ok(())
+}
+
 /// Below a home directory of the test's own: no key of anybody is touched.
 fn ssh_key(context: &Context) -> Result<()> {
     let home = context.dir("home-of-somebody")?;
@@ -126,7 +139,8 @@ fn honest_reader(context: &Context) -> Result<()> {
 
 /// Many times the same is one finding at once, and a count.
 fn counted(context: &Context) -> Result<()> {
-    let (stopped, did) = context.watch(&[], || context.actor(&["open", "how=openat", "path=/etc/shadow", "n=50"]))?;
+    let act = || context.actor(&["open", "how=openat", "path=/etc/shadow", "n=50"]);
+    let (stopped, did) = context.watch_with(&Spec::default(), act)?;
     let found = stopped.by("sensitive_credential_read", did.me.pid);
     ensure!(!found.is_empty() && found.len() <= 2, "{} findings for one deed done again", found.len());
     let counts: u64 = found.iter().map(|l| l.at("/count").as_u64().unwrap_or(1)).max().unwrap_or(0);

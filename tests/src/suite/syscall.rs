@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use haechi_ebpf::event::syscall::DEF;
 
-use crate::harness::{Bpf, Context, Spec, Test, Want, fields, who};
+use crate::harness::{Context, Spec, Test, Want, fields, who};
 
 pub(super) const TESTS: &[Test] = &[
     ("syscall::getppid", getppid),
@@ -51,11 +51,10 @@ fn compat(context: &Context) -> Result<()> {
 
 /// Where other hooks serve, with the default rules too, the raw system call tracepoints are not attached at all.
 fn unwatched(context: &Context) -> Result<()> {
-    let before = Bpf::now()?;
     let args = ["--events", "sched_process_exec", "--no-default-rules"];
     let args = if super::open::seen_at_the_end(context) { &args[..] } else { &args[..2] };
     let agent = context.agent(&Spec::run(args))?;
-    let ours = Bpf::now()?.since(&before);
+    let ours = agent.held()?;
     agent.stop()?;
     ensure!(!ours.is_empty(), "nothing is attached");
     let raw: Vec<_> = ours.programs.iter().filter(|p| p.1.starts_with("sys_e")).collect();
