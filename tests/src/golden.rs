@@ -1,5 +1,5 @@
 //! Records that a real kernel wrote, kept as hex, and what they must be read as. Where the wire format, a symbol table
-//! or the JSON changes, these files change, and everybody sees it. `golden --capture` takes them from a recording.
+//! or the JSON changes, these files change, and everybody sees it. `golden --record` makes new ones on the running kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use haechi_agent::core::Input;
 use haechi_agent::record::{Frame, Reader};
 use haechi_agent::render::{self, Happening, Item};
+use haechi_ebpf::event::EVENTS;
 use haechi_ebpf::wire::{View, flag};
 use haechi_signatures::flat::{Host, event_json};
 use haechi_signatures::model::Event;
 use serde_json::{Value, json};
 
 use crate::fuzzing::unhex;
+use crate::harness::{Cgroup, Context, Spec};
 
 /// Where they are.
 #[must_use]
@@ -45,21 +47,24 @@ pub fn read(bytes: &[u8]) -> Result<Value> {
     Ok(json!({ "flat": event_json(&event, &host), "decoded": line(&decoded)?, "raw": line(&raw)? }))
 }
 
+/// The kept records, by file; one that is not hex is left out.
+#[must_use]
+pub fn records() -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(directory()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "hex"));
+    files.sort();
+    files.into_iter().filter_map(|p| unhex(&fs::read_to_string(&p).ok()?).map(|bytes| (p, bytes))).collect()
+}
+
 /// Compares every record with what it must be read as, or writes that down.
 ///
 /// # Errors
 /// Names those that differ.
 pub fn check(bless: bool) -> Result<usize> {
     let mut stale = Vec::new();
-    let mut count = 0;
-    for entry in fs::read_dir(directory())? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|e| e != "hex") {
-            continue;
-        }
-        count += 1;
-        let bytes = unhex(&fs::read_to_string(&path)?).with_context(|| format!("{}: no hex", path.display()))?;
-        let shown = serde_json::to_string_pretty(&read(&bytes).with_context(|| path.display().to_string())?)? + "\n";
+    let records = records();
+    for (path, bytes) in &records {
+        let shown = serde_json::to_string_pretty(&read(bytes).with_context(|| path.display().to_string())?)? + "\n";
         let kept = path.with_extension("json");
         if bless {
             fs::write(kept, shown)?;
@@ -68,14 +73,53 @@ pub fn check(bless: bool) -> Result<usize> {
         }
     }
     ensure!(stale.is_empty(), "read otherwise than before; if that is meant, `golden --bless`: {}", stale.join(", "));
-    Ok(count)
+    Ok(records.len())
+}
+
+/// What actors do so that there is a record of each kind; `{}` is a directory.
+const DEEDS: &[&str] = &[
+    "open how=openat path={}/file",
+    "open how=openat path={}/file compat=1",
+    "open how=uring path={}/file",
+    "connect to=inet",
+    "connect to=inet6 by=compat",
+    "connect to=unix path={}/socket by=uring",
+    "ptrace what=poketext",
+    "ptrace what=poketext compat=1",
+    "memfd name=secret",
+    "memfd name=secret compat=1",
+    "exec arg=report arg=two_words env=CHOSEN:yes stdin=pipe",
+    "fork",
+    "exit how=signal value=15",
+    "getppid n=1",
+];
+
+/// Records an agent that watches actors, and takes the records from there.
+///
+/// # Errors
+/// When the agent or an actor fails.
+pub fn record(context: &Context) -> Result<usize> {
+    let dir = context.dir("golden")?;
+    fs::write(format!("{dir}/file"), "x")?;
+    let recording = format!("{dir}/recording");
+    let names: Vec<&str> = EVENTS.iter().filter(|e| e.name != "syscall").map(|e| e.name).chain(["getppid"]).collect();
+    let mut elder = context.busy_actor(&["wait"])?;
+    elder.hear()?;
+    let spec = Spec::run(&["--events", &names.join(","), "--record", &recording]).config("kernel:\n  env: [CHOSEN]\n");
+    let agent = context.agent(&spec)?;
+    for deed in DEEDS {
+        let deed = deed.replace("{}", &dir);
+        context.actor_lines(&deed.split(' ').collect::<Vec<_>>())?;
+    }
+    let cgroup = Cgroup::noted("golden");
+    context.actor(&["cgroup", &format!("path={}", cgroup.path().display())])?;
+    agent.stop()?;
+    elder.stop()?;
+    capture(recording.as_ref())
 }
 
 /// Takes the first record of each kind that an actor caused, from a recording.
-///
-/// # Errors
-/// When it is none.
-pub fn capture(recording: &Path) -> Result<usize> {
+fn capture(recording: &Path) -> Result<usize> {
     let mut reader = Reader::open(recording)?;
     let mut found = BTreeMap::new();
     while let Some(frame) = reader.next_frame()? {
@@ -108,7 +152,7 @@ fn name(view: &View<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use haechi_ebpf::event::{EVENTS, Ring};
+    use haechi_ebpf::event::Ring;
 
     #[test]
     fn records_of_a_real_kernel_are_read_as_ever() {

@@ -71,7 +71,7 @@ impl Context {
     /// When it cannot be started.
     pub fn busy_actor(&self, args: &[&str]) -> Result<Said> {
         let mut command = Command::new(&self.actor);
-        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let process = Process::new(child.id());
         let lines = BufReader::new(child.stdout.take().context("no standard output")?);
         let stdin = child.stdin.take();
@@ -80,7 +80,8 @@ impl Context {
 }
 
 fn said(command: &mut Command) -> Result<Vec<Did>> {
-    let out = command.stdin(Stdio::null()).output().context("the actor")?;
+    // Nobody's environment belongs into a record.
+    let out = command.env_clear().stdin(Stdio::null()).output().context("the actor")?;
     let words = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "{command:?}: {}: {}", out.status, words.trim());
     String::from_utf8(out.stdout)?.lines().map(|l| serde_json::from_str(l).with_context(|| l.to_owned())).collect()

@@ -43,6 +43,15 @@ pub struct Context {
 }
 
 impl Context {
+    /// Drives `haechi`, and the actors beside this program.
+    ///
+    /// # Errors
+    /// When not root.
+    pub fn new(haechi: PathBuf, machine: &'static Machine) -> anyhow::Result<Self> {
+        let actor = std::env::current_exe()?.with_file_name("actor");
+        Ok(Self { haechi, actor, machine, scratch: Scratch::new()?, shared: Shared::default() })
+    }
+
     /// How long to wait for something that takes a moment on a fast machine.
     #[must_use]
     pub fn patience(&self) -> Duration {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Bpf, Context, Scratch, Shared, Test, sweep};
+use super::{Bpf, Context, Test, sweep};
 use crate::machines::{self, Machine};
 
 /// The reason why a test could not be run here.
@@ -99,14 +99,7 @@ fn run(tests: impl Iterator<Item = Test>, args: impl Iterator<Item = String>) ->
     ensure!(!chosen.is_empty(), "no test is called like that");
     ensure!(options.haechi.exists(), "{} is not there: build it first", options.haechi.display());
     println!("e2e: {} tests of {} on {}", chosen.len(), options.haechi.display(), options.machine.name);
-    let actor = std::env::current_exe()?.with_file_name("actor");
-    let context = Context {
-        haechi: options.haechi,
-        actor,
-        machine: options.machine,
-        scratch: Scratch::new()?,
-        shared: Shared::default(),
-    };
+    let context = Context::new(options.haechi, options.machine)?;
     let context: &'static Context = Box::leak(Box::new(context));
     let mut count = Count::default();
     for test in chosen {
