@@ -143,6 +143,17 @@ impl Cgroup {
         Self { path }
     }
 
+    /// Makes one with exactly this name, which must tell nobody else's apart.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn made(name: &str) -> Result<Self> {
+        let path = Path::new(facts::cgroup_root()).join(name);
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        add(Made::Cgroup(path.clone()));
+        Ok(Self { path })
+    }
+
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {

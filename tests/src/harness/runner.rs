@@ -41,7 +41,26 @@ pub struct Options {
     list: bool,
 }
 
-const USAGE: &str = "e2e [--haechi PATH] [--machine auto|NAME] [--list] [PART OF A TEST'S NAME ..]";
+const USAGE: &str = "e2e [--haechi PATH] [--machine auto|NAME] [--list] [--kernel] [PART OF A TEST'S NAME ..]";
+
+/// What depends on the kernel; the rest is the same on every one, and takes long under emulation.
+const KERNEL: &[&str] = &[
+    "check::steps",
+    "check::foretells_what",
+    "open::",
+    "path::",
+    "evade::",
+    "connect::",
+    "ptrace::",
+    "memfd::",
+    "exec::",
+    "fork::",
+    "exit::",
+    "cgroup::",
+    "syscall::",
+    "account::processes",
+    "fault::kill",
+];
 
 impl Options {
     /// Reads the command line.
@@ -65,6 +84,7 @@ impl Options {
                     name => options.machine = machines::by_name(name)?,
                 },
                 "--list" => options.list = true,
+                "--kernel" => options.filters.extend(KERNEL.iter().map(|k| (*k).to_owned())),
                 flag if flag.starts_with('-') => bail!("{flag} is not known; {USAGE}"),
                 part => options.filters.push(part.to_owned()),
             }

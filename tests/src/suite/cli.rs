@@ -13,6 +13,7 @@ pub(super) const TESTS: &[Test] = &[
     ("cli::defaults_are_a_valid_configuration", defaults),
     ("cli::unknown_key_names_file_and_line", unknown_key),
     ("cli::unknown_event_suggests", unknown_event),
+    ("cli::flags_are_spelled", spelled),
     ("cli::pretty_has_no_colour_in_a_pipe", pretty),
 ];
 
@@ -84,6 +85,35 @@ fn unknown_event(context: &Context) -> Result<()> {
     let out = haechi(context, &["run", "--events", "security_file_opne"])?;
     let words = String::from_utf8_lossy(&out.stderr).into_owned();
     ensure!(!out.status.success() && words.contains("security_file_open"), "{words}");
+    Ok(())
+}
+
+/// Without a configuration, numbers that have names are shown by them.
+fn spelled(context: &Context) -> Result<()> {
+    let path = format!("{}/new", context.dir("spelled")?);
+    let open = format!("security_file_open.data.pathname={path}");
+    let others = "ptrace,memfd_create,security_socket_connect";
+    let command = ["run", "--output", "json", "--events", &open, "--events", others].map(str::to_owned).to_vec();
+    let agent = context.agent(&crate::harness::Spec { command: Some(command), ..Default::default() })?;
+    let flags = (libc::O_CREAT | libc::O_EXCL | libc::O_RDWR).to_string();
+    let open = context.actor(&["open", "how=openat", &format!("path={path}"), &format!("flags={flags}")])?;
+    let ptrace = context.actor(&["ptrace", "what=attach"])?;
+    let memfd = context.actor(&["memfd", "name=x", "flags=3"])?;
+    let connect = context.actor(&["connect", "to=inet"])?;
+    let stopped = agent.stop()?;
+    for (event, pid, field, want) in [
+        ("security_file_open", open.me.pid, "flags", "O_RDWR|O_CREAT|O_EXCL"),
+        ("security_file_open", open.me.pid, "inode_mode", "S_IFREG"),
+        ("ptrace", ptrace.me.pid, "request", "PTRACE_ATTACH"),
+        ("memfd_create", memfd.me.pid, "flags", "MFD_CLOEXEC|MFD_ALLOW_SEALING"),
+        ("security_socket_connect", connect.me.pid, "type", "SOCK_STREAM"),
+        ("security_socket_connect", connect.me.pid, "family", "AF_INET"),
+    ] {
+        let line = stopped.by(event, pid).into_iter().next().with_context(|| format!("no {event}"))?;
+        let shown = line.data(field);
+        let shown = shown.as_str().map(|s| s.replace("|O_LARGEFILE", ""));
+        ensure!(shown.as_deref() == Some(want), "{field} is {shown:?}, not {want}: {}", line.0);
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! security_socket_connect: every family, every call that connects, both ABIs, io_uring.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use haechi_ebpf::event::security_socket_connect::DEF;
 use serde_json::{Value, json};
 
@@ -78,7 +78,11 @@ fn only<'a>(stopped: &'a crate::harness::Stopped, did: &Did) -> Result<&'a Line>
 
 fn connected(context: &Context, to: &str, by: &str, kind: &str) -> Result<()> {
     let (stopped, did) = context.watch(EVENTS, || act(context, to, by, kind, &[]))?;
-    let line = only(&stopped, &did)?;
+    let line = match by {
+        // The kernel tries without waiting first, and passes the hook again when that was not enough.
+        "uring" => stopped.by(NAME, did.me.pid).into_iter().next().context("no connect")?,
+        _ => only(&stopped, &did)?,
+    };
     who(line, &did.me)?;
     let mut want = wanted(&did)?;
     if by == "uring" {

@@ -78,16 +78,23 @@ const DETOURS: &[(&str, Caught)] = &[
     ("chroot", Caught::No(OTHER_NAME)),
 ];
 
+const NO_HANDLES: &[&str] = &["Stale file handle", "not supported"];
+
 fn see_through(context: &Context) -> Result<()> {
     let mut wrong = Vec::new();
     for (by, caught) in DETOURS {
         let dir = context.dir(&format!("through-{by}"))?;
         let (by_arg, dir_arg) = (format!("by={by}"), format!("dir={dir}"));
-        let (stopped, did) = context.watch(&[], || match *by {
+        let seen = context.watch(&[], || match *by {
             "compat" => context.actor(&["open", "how=openat", "path=/etc/shadow", "compat=1"]),
             "handle" | "uring" => context.actor(&["open", &format!("how={by}"), "path=/etc/shadow"]),
             _ => context.actor(&["evade", &by_arg, "target=/etc/shadow", &dir_arg]),
-        })?;
+        });
+        let (stopped, did) = match seen {
+            // The file system of /etc has no handles here: nobody can take this way.
+            Err(e) if *by == "handle" && NO_HANDLES.iter().any(|n| format!("{e:#}").contains(n)) => continue,
+            seen => seen?,
+        };
         let found = stopped.by("sensitive_credential_read", did.me.pid).len();
         match caught {
             Caught::Yes if found == 1 => {}

@@ -5,6 +5,7 @@ mod account;
 mod check;
 mod cli;
 mod connect;
+mod container;
 mod evade;
 mod exec;
 mod fault;
@@ -32,6 +33,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         trace::TESTS,
         exec::TESTS,
         life::TESTS,
+        container::TESTS,
         syscall::TESTS,
         scope::TESTS,
         rules::TESTS,

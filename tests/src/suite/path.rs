@@ -43,6 +43,8 @@ fn too_deep(context: &Context) -> Result<()> {
         l.data("pathname").as_str().is_some_and(|p| p.len() > 1000 && path.ends_with(p.trim_start_matches('/')))
     })?;
     ensure!(line.truncated("pathname"), "cut, and not marked: {}", line.0);
+    let length = line.mark("pathname", "true_length");
+    ensure!(length == path.len(), "its length is {length}, not {}", path.len());
     Ok(())
 }
 
