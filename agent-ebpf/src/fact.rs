@@ -17,10 +17,12 @@ pub enum Source {
     Offset(&'static str),
     /// Bytes of a struct.
     Size(&'static str),
-    /// A value of an enum: `enum.NAME`, or only `NAME` for one that is unique.
+    /// The value of an enum's constant; `BPF_FUNC_*` and `IORING_OP_*` only, whose names are unique.
     EnumValue(&'static str),
     /// Position of the first argument of a tracepoint that points to a struct: `tracepoint.struct`.
     Argument(&'static str),
+    /// How many arguments a tracepoint has.
+    Arguments(&'static str),
 }
 
 /// An entry of [`FACTS`].
@@ -89,7 +91,6 @@ facts! {
     PATH_DENTRY = Offset "path.dentry";
     PATH_MNT = Offset "path.mnt";
     DENTRY_PARENT = Offset "dentry.d_parent";
-    DENTRY_INODE = Offset "dentry.d_inode";
     DENTRY_NAME = Offset "dentry.d_name.name|dentry.__d_name.name";
     DENTRY_NAME_LEN = Offset "dentry.d_name.len|dentry.__d_name.len";
     VFSMOUNT_ROOT = Offset "vfsmount.mnt_root";
@@ -113,10 +114,8 @@ facts! {
     BPRM_FILENAME = Offset "linux_binprm.filename";
     BPRM_INTERP = Offset "linux_binprm.interp";
     FS_PWD = Offset "fs_struct.pwd";
-    FS_ROOT = Offset "fs_struct.root";
     SIGNAL_TTY = Offset "signal_struct.tty";
     SIGNAL_LIVE = Offset "signal_struct.live.counter";
-    SIGNAL_EXIT_CODE = Offset "signal_struct.group_exit_code";
     TTY_NAME = Offset "tty_struct.name";
     CRED_UID = Offset "cred.uid.val";
     CRED_GID = Offset "cred.gid.val";
@@ -129,7 +128,6 @@ facts! {
     SOCKET_TYPE = Offset "socket.type";
     SOCKET_FILE = Offset "socket.file";
     SK_FAMILY = Offset "sock.__sk_common.skc_family";
-    REGS_AX = Offset "pt_regs.ax";
     REGS_ORIG_AX = Offset "pt_regs.orig_ax";
     REGS_DI = Offset "pt_regs.di";
     REGS_SI = Offset "pt_regs.si";
@@ -148,10 +146,8 @@ facts! {
     CGROUP_ROOT = Offset "cgroup.root";
     CGROUP_ROOT_HIERARCHY = Offset "cgroup_root.hierarchy_id";
     KN_ID = Offset "kernfs_node.id";
-    KN_NAME = Offset "kernfs_node.name";
     IO_OPCODE = Offset "io_kiocb.opcode";
     IO_CMD = Offset "io_kiocb.cmd";
-    IO_FILE = Offset "io_kiocb.file";
     IO_OPEN_DFD = Offset "io_open.dfd";
     IO_OPEN_FILENAME = Offset "io_open.filename";
     IO_OPEN_HOW = Offset "io_open.how.flags";
@@ -162,6 +158,7 @@ facts! {
     IO_OP_OPENAT2 = EnumValue "IORING_OP_OPENAT2";
     IO_OP_CONNECT = EnumValue "IORING_OP_CONNECT";
     IO_SUBMIT_REQ_ARG = Argument "io_uring_submit_req.io_kiocb";
+    EXIT_ARGUMENTS = Arguments "sched_process_exit";
     HELPER_TASK_BTF = EnumValue "BPF_FUNC_get_current_task_btf";
     HELPER_TASK_PT_REGS = EnumValue "BPF_FUNC_task_pt_regs";
     HELPER_FIND_VMA = EnumValue "BPF_FUNC_find_vma";

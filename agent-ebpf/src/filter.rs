@@ -85,7 +85,7 @@ pub const SYSCALL_ENTRIES: usize = 2 * 2 * SYSCALL_NUMBERS;
 pub const SYSCALL_NUMBERS: usize = 1024;
 
 /// What to do about a system call, as it is stored: event in bits 0..8 (0: none), position of the path argument
-/// in 8..12, of the directory descriptor in 12..16, then one bit each for the truths below.
+/// in 8..12, of the directory descriptor in 12..16, one bit each for the truths below, flags in 20..24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {
     /// Event that the call stands for; 0 for none.
@@ -94,6 +94,8 @@ pub struct Action {
     pub path_arg: u8,
     /// Position of the directory descriptor, [`Action::NONE`] if there is none.
     pub dir_arg: u8,
+    /// Where the open flags are: a position, or one of the values beside [`Action::NONE`].
+    pub flags_arg: u8,
     /// That event is produced by the raw tracepoints, not by a hook on the call.
     pub raw: bool,
     /// The call was asked for by its own name.
@@ -106,9 +108,21 @@ impl Action {
     /// No such argument.
     pub const NONE: u8 = 15;
 
+    /// The flags are those of creat(2), which takes none.
+    pub const CREAT: u8 = 14;
+    /// The flags are the first word of the `struct open_how` that the third argument points to.
+    pub const OPEN_HOW: u8 = 13;
+
     /// Nothing to do.
-    pub const IDLE: Self =
-        Self { event: 0, path_arg: Self::NONE, dir_arg: Self::NONE, raw: false, named: false, at_enter: false };
+    pub const IDLE: Self = Self {
+        event: 0,
+        path_arg: Self::NONE,
+        dir_arg: Self::NONE,
+        flags_arg: Self::NONE,
+        raw: false,
+        named: false,
+        at_enter: false,
+    };
 
     /// As stored; 0 is reserved for nothing to do.
     #[must_use]
@@ -119,6 +133,7 @@ impl Action {
             | (self.raw as u32) << 16
             | (self.named as u32) << 17
             | (self.at_enter as u32) << 18
+            | (self.flags_arg as u32 & 15) << 20
     }
 
     /// From what is stored.
@@ -131,6 +146,7 @@ impl Action {
             raw: word >> 16 & 1 == 1,
             named: word >> 17 & 1 == 1,
             at_enter: word >> 18 & 1 == 1,
+            flags_arg: (word >> 20 & 15) as u8,
         }
     }
 }
@@ -142,7 +158,7 @@ mod tests {
     #[test]
     fn actions_survive_storage() {
         for action in [
-            Action { event: 16, path_arg: 1, dir_arg: 0, raw: true, named: true, at_enter: false },
+            Action { event: 16, path_arg: 1, dir_arg: 0, flags_arg: 2, raw: true, named: true, at_enter: false },
             Action { at_enter: true, named: true, ..Action::IDLE },
         ] {
             assert_eq!(Action::decode(action.encode()), action);

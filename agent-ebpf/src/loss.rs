@@ -13,7 +13,8 @@ pub enum Loss {
     ScratchBusy = 2,
     /// A queue in the agent had no room.
     Queue = 3,
-    /// The kernel skipped the program, to keep it from running inside itself or for want of a probe instance.
+    /// The kernel skipped the program to keep it from running inside itself; counted by the kernel since 5.12, for
+    /// trampolines and BTF tracepoints.
     Missed = 4,
     /// The bytes were not a record.
     Rejected = 5,

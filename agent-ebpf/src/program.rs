@@ -173,6 +173,8 @@ const fn typed(programs: &'static [&'static str]) -> Plan {
     Plan { step: Step::Tracepoint, programs, optional: &[], blind: "" }
 }
 
+const LSM_BLIND: &str = "what another security module refuses before, and the verdict of those asked after";
+const CONNECT_BLIND: &str = "TCP Fast Open by sendto(2), which connects without asking";
 const COMPAT_BLIND: &str = "calls of 32-bit programs: the kernel fires no such tracepoint for them";
 
 /// The ways to produce each event, in the order of the table.
@@ -197,7 +199,7 @@ pub const PLANS: &[EventPlans] = &[
         event: event::security_file_open::ID,
         plans: &[
             Plan { step: Step::Fexit, programs: &["file_open_fexit"], optional: &[], blind: "" },
-            Plan { step: Step::Lsm, programs: &["file_open_lsm"], optional: &[], blind: "" },
+            Plan { step: Step::Lsm, programs: &["file_open_lsm"], optional: &[], blind: LSM_BLIND },
             Plan {
                 step: Step::Kprobe,
                 programs: &["file_open_kprobe"],
@@ -209,15 +211,16 @@ pub const PLANS: &[EventPlans] = &[
                 programs: &["sys_exit"],
                 optional: &["io_uring_submit"],
                 blind: "opens that fail, opens the kernel makes itself (program files and loaders at exec); io_uring \
-                        opens and descriptors closed at once by another thread show the path the program gave, marked",
+                        opens and descriptors closed at once by another thread show the path the program gave, \
+                        marked; a descriptor replaced at once by another thread shows the file that replaced it",
             },
         ],
     },
     EventPlans {
         event: event::security_socket_connect::ID,
         plans: &[
-            Plan { step: Step::Fexit, programs: &["socket_connect_fexit"], optional: &[], blind: "" },
-            Plan { step: Step::Lsm, programs: &["socket_connect_lsm"], optional: &[], blind: "" },
+            Plan { step: Step::Fexit, programs: &["socket_connect_fexit"], optional: &[], blind: CONNECT_BLIND },
+            Plan { step: Step::Lsm, programs: &["socket_connect_lsm"], optional: &[], blind: LSM_BLIND },
             Plan {
                 step: Step::Kprobe,
                 programs: &["socket_connect_kprobe"],
@@ -282,12 +285,7 @@ pub const PLANS: &[EventPlans] = &[
     },
     EventPlans {
         event: event::existing_process::ID,
-        plans: &[Plan {
-            step: Step::Iterator,
-            programs: &["tasks"],
-            optional: &[],
-            blind: "",
-        }],
+        plans: &[Plan { step: Step::Iterator, programs: &["tasks"], optional: &[], blind: "" }],
     },
 ];
 
@@ -295,6 +293,13 @@ pub const PLANS: &[EventPlans] = &[
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static ProgramDef> {
     PROGRAMS.iter().find(|p| p.name == name)
+}
+
+/// The event whose losses a program's missed runs are: the first that cannot do without it. `None` for one that only
+/// helps.
+#[must_use]
+pub fn owner(program: &str) -> Option<EventId> {
+    PLANS.iter().find(|e| e.plans.iter().any(|p| p.programs.contains(&program))).map(|e| e.event)
 }
 
 /// The ways to produce `event`, best first.

@@ -113,13 +113,8 @@ const OPEN_BITS: &[(u64, &str)] = &[
 ];
 
 /// `include/uapi/linux/memfd.h`.
-const MEMFD_BITS: &[(u64, &str)] = &[
-    (1, "MFD_CLOEXEC"),
-    (2, "MFD_ALLOW_SEALING"),
-    (4, "MFD_HUGETLB"),
-    (8, "MFD_NOEXEC_SEAL"),
-    (16, "MFD_EXEC"),
-];
+const MEMFD_BITS: &[(u64, &str)] =
+    &[(1, "MFD_CLOEXEC"), (2, "MFD_ALLOW_SEALING"), (4, "MFD_HUGETLB"), (8, "MFD_NOEXEC_SEAL"), (16, "MFD_EXEC")];
 
 /// `include/uapi/linux/ptrace.h`.
 const PTRACE: &[(u64, &str)] = &[

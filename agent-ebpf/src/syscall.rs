@@ -53,19 +53,41 @@ pub fn by_number(abi: Abi, number: u32) -> Option<&'static SyscallDef> {
 }
 
 /// Calls that do not come back, or come back with other registers: they are reported when they begin.
-pub const REPORTED_AT_ENTER: &[&str] =
-    &["execve", "execveat", "exit", "exit_group", "rt_sigreturn", "sigreturn"];
+pub const REPORTED_AT_ENTER: &[&str] = &["execve", "execveat", "exit", "exit_group", "rt_sigreturn", "sigreturn"];
 
-/// How the raw plan turns system calls into an event: call, event, path argument, directory argument.
-pub const USES: &[(&str, EventId, u8, u8)] = &[
-    ("open", event::security_file_open::ID, 0, Action::NONE),
-    ("creat", event::security_file_open::ID, 0, Action::NONE),
-    ("openat", event::security_file_open::ID, 1, 0),
-    ("openat2", event::security_file_open::ID, 1, 0),
-    ("open_by_handle_at", event::security_file_open::ID, Action::NONE, 0),
-    ("connect", event::security_socket_connect::ID, Action::NONE, Action::NONE),
-    ("ptrace", event::ptrace::ID, Action::NONE, Action::NONE),
-    ("memfd_create", event::memfd_create::ID, 0, Action::NONE),
+/// How the raw plan turns system calls into an event: positions of path, directory and flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// The call.
+    pub call: &'static str,
+    /// The event it stands for.
+    pub event: EventId,
+    /// Position of the path argument.
+    pub path: u8,
+    /// Position of the directory descriptor.
+    pub dir: u8,
+    /// Where the open flags are.
+    pub flags: u8,
+}
+
+const fn opens(call: &'static str, path: u8, dir: u8, flags: u8) -> Use {
+    Use { call, event: event::security_file_open::ID, path, dir, flags }
+}
+
+const fn stands_for(call: &'static str, event: EventId) -> Use {
+    Use { call, event, path: Action::NONE, dir: Action::NONE, flags: Action::NONE }
+}
+
+/// All such calls.
+pub const USES: &[Use] = &[
+    opens("open", 0, Action::NONE, 1),
+    opens("creat", 0, Action::NONE, Action::CREAT),
+    opens("openat", 1, 0, 2),
+    opens("openat2", 1, 0, Action::OPEN_HOW),
+    opens("open_by_handle_at", Action::NONE, 0, 2),
+    stands_for("connect", event::security_socket_connect::ID),
+    stands_for("ptrace", event::ptrace::ID),
+    stands_for("memfd_create", event::memfd_create::ID),
 ];
 
 /// All calls.
@@ -561,7 +583,7 @@ mod tests {
 
     #[test]
     fn uses_and_exceptions_name_calls() {
-        for name in USES.iter().map(|u| u.0).chain(REPORTED_AT_ENTER.iter().copied()) {
+        for name in USES.iter().map(|u| u.call).chain(REPORTED_AT_ENTER.iter().copied()) {
             assert!(by_name(name).is_some(), "{name}");
         }
     }

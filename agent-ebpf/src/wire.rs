@@ -17,6 +17,11 @@ pub const HEADER: usize = 112;
 /// Largest record.
 pub const RECORD_MAX: usize = 0x10000;
 
+/// Scratch buffers of a CPU: as many programs can be in the middle of a record at once.
+pub const SCRATCH_PER_CPU: u32 = 3;
+/// Bytes of environment that an exec record can carry at most, and of arguments.
+pub const ARGUMENTS_MAX: u32 = 0x2000;
+
 /// Byte offsets in the header.
 pub mod at {
     /// `u16`: [`crate::event::EventId`].

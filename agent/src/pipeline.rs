@@ -18,7 +18,7 @@ use haechi_ebpf::loss::Loss;
 use haechi_signatures::demand::Demand;
 use haechi_signatures::engine::{ReloadReport, Running, Watch};
 use haechi_signatures::sources::{Bounds, Sources};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -163,6 +163,8 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         exit_after: run.exit_after,
     }
     .build()?;
+    // Before anybody is told that it stands: a signal that comes at once must end it in order.
+    let mut signals = Signals::listen()?;
     // Not a matter of log levels: who started us wants to know that it stands.
     eprintln!("haechi: watching with {} rules and {} programs", report.added.len(), kernel.attached().len());
 
@@ -179,7 +181,7 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         reseed: false,
         seeded: Instant::now(),
     };
-    steering.until_end(run, &rule_watch, &changed, &closed).await?;
+    steering.until_end(run, &mut signals, &rule_watch, &changed, &closed).await;
     let summary = steering.finish(collector)?;
     if let Some(path) = &run.metrics_file {
         write_metrics(path, &summary.snapshot());
@@ -201,6 +203,23 @@ fn write_metrics(path: &Path, snapshot: &metrics::Snapshot) {
     }
 }
 
+/// The signals that the agent answers to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// What happens beside the river while records flow.
 struct Steering {
     kernel: Kernel,
@@ -217,10 +236,8 @@ struct Steering {
 }
 
 impl Steering {
-    async fn until_end(&mut self, run: &Run, watch: &Watch, changed: &Notify, closed: &Notify) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    async fn until_end(&mut self, run: &Run, signals: &mut Signals, watch: &Watch, changed: &Notify, closed: &Notify) {
+        let Signals { terminate, interrupt, hangup } = signals;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut metrics = interval(METRICS);
@@ -235,13 +252,13 @@ impl Steering {
         });
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                () = &mut over => return Ok(()),
-                () = telling.enough.notified() => return Ok(()),
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                () = &mut over => return,
+                () = telling.enough.notified() => return,
                 () = closed.notified() => {
                     warn!("nobody reads the output any more: ending");
-                    return Ok(());
+                    return;
                 }
                 _ = hangup.recv() => self.reload(true).await,
                 () = changed.notified() => self.reload(false).await,

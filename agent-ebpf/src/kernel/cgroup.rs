@@ -32,7 +32,7 @@ fn life(ctx: &BtfTracePointContext, def: &'static EventDef, id_field: Field, pat
     head(&record, Step::Tracepoint, 0, None);
     record.put(id_field, id(cgroup));
     record.put(root_field, hierarchy(cgroup));
-    record.put_kernel_str::<4096>(path_field, path);
+    record.put_kernel_str::<0x1100>(path_field, path);
     record.send();
 }
 
@@ -59,15 +59,19 @@ fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     if gate::open(cgroup_attach_task::ID).is_none() {
         return 0;
     }
+    // A thread that is moved alone does not move its process.
+    let leader = pointer::<Btf>(task, fact::TASK_LEADER);
+    if ctx.arg::<u64>(3) & 1 == 0 && leader != task {
+        return 0;
+    }
     let Some(mut record) = Record::begin(&cgroup_attach_task::DEF) else { return 0 };
     head(&record, Step::Tracepoint, 0, None);
     record.put(f::cgroup_id, id(cgroup));
     record.put(f::hierarchy_id, hierarchy(cgroup));
     record.put(f::pid, field::<Btf, u32>(task, fact::TASK_TGID).into());
-    let leader = pointer::<Btf>(task, fact::TASK_LEADER);
     record.put(f::start_time, field::<Btf, u64>(leader, fact::TASK_START));
-    record.put_kernel_str::<16>(f::comm, inside(task, fact::TASK_COMM));
-    record.put_kernel_str::<4096>(f::cgroup_path, path);
+    record.put_kernel_str::<32>(f::comm, inside(task, fact::TASK_COMM));
+    record.put_kernel_str::<0x1100>(f::cgroup_path, path);
     record.send();
     0
 }

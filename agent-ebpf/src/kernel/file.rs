@@ -1,12 +1,15 @@
 //! Files being opened: one event, four kinds of hook.
 
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{fexit, kprobe, lsm};
 use aya_ebpf::programs::{FExitContext, LsmContext, ProbeContext};
 use haechi_ebpf::event::security_file_open::{self as event, field as f};
 use haechi_ebpf::fact;
 use haechi_ebpf::filter::{Action, has};
 use haechi_ebpf::program::Step;
-use haechi_ebpf::wire::{flag, var};
+use haechi_ebpf::wire::flag;
 
 use crate::gate::{self, Gate};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, inside, pointer, with_current};
@@ -21,6 +24,13 @@ const IO_URING_ENTER: u32 = 426;
 
 /// `FMODE_NOACCOUNT` of include/linux/fs.h: opened by a file system for itself (overlay's backing files).
 const FMODE_NOACCOUNT: u32 = 0x2000_0000;
+
+/// `FMODE_PATH`, the same file: opened with O_PATH.
+const FMODE_PATH: u32 = 0x4000;
+/// O_CREAT, O_EXCL, O_NOCTTY and O_TRUNC: the file forgets them once it is open (`do_dentry_open()` in fs/open.c).
+const CREATION: u32 = 0o1700;
+/// What creat(2) adds of those.
+const CREATION_OF_CREAT: u32 = 0o1100;
 
 /// `int security_file_open(struct file *file)`, security/security.c.
 #[fexit(function = "security_file_open")]
@@ -47,10 +57,12 @@ fn file_open_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Whether the current call is io_uring's: what is done inside it came through a ring.
+/// Marks that follow from the call that a hook finds itself in: its ABI, and whether it is io_uring's, so that what is
+/// done inside it came through a ring.
 #[inline(always)]
-pub fn through_ring() -> u16 {
-    if current_call().0.nr == IO_URING_ENTER { flag::IO_URING } else { 0 }
+pub fn marks_of_call() -> u16 {
+    let (call, _) = current_call();
+    call.abi | if call.nr == IO_URING_ENTER { flag::IO_URING } else { 0 }
 }
 
 /// Reports a file that a hook sees.
@@ -59,29 +71,43 @@ fn opened<M: Mem>(file: Ptr, step: Step, ret: Option<i64>) {
     let Some(gate) = gate::open(event::ID) else { return };
     // The file below an open overlay file: the same open, seen once already.
     if field::<M, u32>(file, fact::FILE_MODE) & FMODE_NOACCOUNT == 0 {
-        report::<M>(gate, file, step, None, ret);
+        report::<M>(gate, file, Seen { step, abi: None, ret, flags: 0 });
     }
+}
+
+/// How an open was seen.
+#[derive(Clone, Copy)]
+struct Seen {
+    step: Step,
+    /// The ABI of the call, where it is known.
+    abi: Option<u16>,
+    ret: Option<i64>,
+    /// Flags that the file itself does not show any more.
+    flags: u32,
 }
 
 /// Reports `file` if its path is wanted. The cheap test comes first: the name, then the whole path.
 #[inline(always)]
-fn report<M: Mem>(gate: Gate, file: Ptr, step: Step, abi: Option<u16>, ret: Option<i64>) {
+fn report<M: Mem>(gate: Gate, file: Ptr, seen: Seen) {
     let dentry = pointer::<M>(file, fact::FILE_DENTRY);
+    let mnt = pointer::<M>(file, fact::FILE_MNT);
     let mut sets = gate.any_path();
     if sets == 0 && gate.has(has::LEAF) {
-        let link = path::link::<M>(dentry);
-        sets = gate.sets & gate::leaf(&gate, link.name, link.len);
+        sets = match path::last::<M>(dentry, mnt) {
+            Some(link) => gate.sets & gate::leaf(&gate, link.name, link.len),
+            None => gate.sets,
+        };
     }
     if sets == 0 && !gate.has(has::PREFIX | has::SUFFIX) {
         return;
     }
     let Some(scratch) = take() else { return };
-    let walked = path::walk::<M>(scratch.memory, dentry, pointer::<M>(file, fact::FILE_MNT));
+    let walked = path::walk::<M>(&scratch, dentry, mnt);
     if sets == 0 && gate.sets & gate::ends(&gate, scratch.memory, walked) == 0 {
         scratch.give();
         return;
     }
-    send::<M>(scratch, walked, file, step, abi, ret);
+    send::<M>(scratch, walked, file, seen);
 }
 
 #[inline(always)]
@@ -95,16 +121,16 @@ fn take() -> Option<Scratch> {
 }
 
 #[inline(always)]
-fn send<M: Mem>(scratch: Scratch, walked: Walked, file: Ptr, step: Step, abi: Option<u16>, ret: Option<i64>) {
+fn send<M: Mem>(scratch: Scratch, walked: Walked, file: Ptr, seen: Seen) {
     let mut record = Record::begin_in(scratch, &event::DEF);
     // A hook that is no system call asks which call it is in; the raw plan knows.
-    let flags = match abi {
+    let marks = match seen.abi {
         Some(abi) => abi,
-        None => through_ring(),
+        None => marks_of_call(),
     };
-    head(&record, step, flags, ret);
-    record.put_walked(f::pathname, walked, 0);
-    record.put(f::flags, field::<M, u32>(file, fact::FILE_FLAGS).into());
+    head(&record, seen.step, marks, seen.ret);
+    record.put_walked(f::pathname, walked);
+    record.put(f::flags, (field::<M, u32>(file, fact::FILE_FLAGS) | seen.flags).into());
     let inode = pointer::<M>(file, fact::FILE_INODE);
     record.put(f::dev, field::<M, u32>(pointer::<M>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::inode, field::<M, u64>(inode, fact::INODE_INO));
@@ -137,15 +163,33 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, action: Action, ret: i64) {
     let file = by_descriptor(ret as u64);
     if file.is_null() {
         // Closed already by another thread: what the program asked for is all there is.
-        if action.path_arg != Action::NONE {
-            let path = argument_at::<M>(regs, call.abi, action.path_arg);
-            let dir = argument_at::<M>(regs, call.abi, action.dir_arg) as i32;
-            let dir = if action.dir_arg == Action::NONE { AT_FDCWD } else { dir };
-            asked::<true>(path, dir, call.abi, None, Some(ret));
-        }
+        let path = argument_at::<M>(regs, call.abi, action.path_arg);
+        let dir = argument_at::<M>(regs, call.abi, action.dir_arg) as i32;
+        let dir = if action.dir_arg == Action::NONE { AT_FDCWD } else { dir };
+        return asked::<true>(path, dir, call.abi, None, Some(ret));
+    }
+    // Opened as a place, not as a file: no hook sees that as an open either.
+    if field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_PATH != 0 {
         return;
     }
-    report::<Probe>(gate, file, Step::RawSyscall, Some(call.abi), Some(ret));
+    let flags = open_flags::<M>(regs, call, action) & CREATION;
+    report::<Probe>(gate, file, Seen { step: Step::RawSyscall, abi: Some(call.abi), ret: Some(ret), flags });
+}
+
+/// Flags of the call.
+#[inline(always)]
+fn open_flags<M: Mem>(regs: Ptr, call: Call, action: Action) -> u32 {
+    match action.flags_arg {
+        Action::CREAT => CREATION_OF_CREAT,
+        Action::OPEN_HOW => {
+            let how = argument_at::<M>(regs, call.abi, 2);
+            let mut flags = 0_u64;
+            // SAFETY: one word is read into one word; it stays 0 where that fails.
+            unsafe { bpf_probe_read_user((&raw mut flags).cast(), 8, how as *const c_void) };
+            flags as u32
+        }
+        position => argument_at::<M>(regs, call.abi, position) as u32,
+    }
 }
 
 /// `AT_FDCWD` of include/uapi/linux/fcntl.h.
@@ -160,19 +204,21 @@ pub fn asked<const USER: bool>(path: u64, dir: i32, abi: u16, open_flags: Option
     if let Some(flags) = open_flags {
         record.put(f::flags, flags & 0xffff_ffff);
     }
-    let given = record.position();
-    record.put_given::<4096, USER>(f::syscall_pathname, path);
-    if record.byte(given) == b'/' {
-        record.put_given::<4096, USER>(f::pathname, path);
-    } else {
+    if path != 0 {
+        let given = record.put_given::<GIVEN, USER>(f::syscall_pathname, path);
         let (dentry, mnt) = directory(dir);
-        let walked = path::walk::<Probe>(record.memory(), dentry, mnt);
-        let start = record.put_walked(f::pathname, walked, var::USER);
-        record.slash();
-        record.append_given::<4096, USER>(f::pathname, start, path);
+        if record.byte(given.start) == b'/' {
+            record.put_same(f::pathname, given);
+        } else if !dentry.is_null() {
+            let walked = path::walk::<Probe>(record.scratch(), dentry, mnt);
+            record.put_joined(f::pathname, walked, given);
+        }
     }
     record.send();
 }
+
+/// Room for a path that a program gives: PATH_MAX and some, so that a whole one never looks cut.
+const GIVEN: u32 = 0x1100;
 
 /// Dentry and mount of a directory descriptor, or of the working directory.
 #[inline(always)]

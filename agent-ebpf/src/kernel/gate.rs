@@ -124,6 +124,10 @@ pub fn leaf(gate: &Gate, name: Ptr, len: u32) -> u64 {
 /// Sets that take the beginning or the end of a walked path.
 #[inline(always)]
 pub fn ends(gate: &Gate, scratch: *mut u8, walked: Walked) -> u64 {
+    // Only the end of it is known: what it begins with cannot be judged here.
+    if gate.has(has::PREFIX) && walked.true_len > walked.len {
+        return gate.sets;
+    }
     let mut sets = 0;
     let len = walked.len;
     if gate.has(has::PREFIX) {

@@ -5,13 +5,10 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use haechi_ebpf::event::MAX_EVENTS;
 use haechi_ebpf::fact::MAX_FACTS;
-use haechi_ebpf::filter::{
-    ENTRIES, LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, live,
-};
+use haechi_ebpf::filter::{ENTRIES, LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, live};
 use haechi_ebpf::loss::column;
+use haechi_ebpf::wire::SCRATCH_PER_CPU;
 
-/// Scratch buffers a CPU has: as many programs can be in the middle of a record at once.
-pub const SCRATCH_PER_CPU: u32 = 3;
 /// Bytes of a scratch buffer; its parts are in [`crate::record`].
 pub const SCRATCH_BYTES: usize = 0x1_4400;
 
@@ -67,22 +64,22 @@ pub static BULK: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// User (generation, id) to the sets that take it and the sets that do not.
 #[map]
-pub static UIDS: HashMap<[u32; 2], [u64; 2]> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+pub static UIDS: HashMap<[u32; 2], [u64; 2]> = HashMap::with_max_entries(2 * ENTRIES, NO_PREALLOC);
 /// Thread name (generation, name) to the same.
 #[map]
-pub static COMMS: HashMap<[u64; 3], [u64; 2]> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+pub static COMMS: HashMap<[u64; 3], [u64; 2]> = HashMap::with_max_entries(2 * ENTRIES, NO_PREALLOC);
 /// Cgroup (generation, id) to the same.
 #[map]
-pub static CGROUPS: HashMap<[u64; 2], [u64; 2]> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+pub static CGROUPS: HashMap<[u64; 2], [u64; 2]> = HashMap::with_max_entries(2 * ENTRIES, NO_PREALLOC);
 /// Last path component to the sets that take it.
 #[map]
-pub static LEAVES: HashMap<[u8; LEAF_KEY], u64> = HashMap::with_max_entries(ENTRIES, NO_PREALLOC);
+pub static LEAVES: HashMap<[u8; LEAF_KEY], u64> = HashMap::with_max_entries(2 * ENTRIES, NO_PREALLOC);
 /// Beginning of a path to the sets that take it.
 #[map]
-pub static PREFIXES: LpmTrie<[u8; PREFIX_DATA], u64> = LpmTrie::with_max_entries(ENTRIES, NO_PREALLOC);
+pub static PREFIXES: LpmTrie<[u8; PREFIX_DATA], u64> = LpmTrie::with_max_entries(2 * ENTRIES, NO_PREALLOC);
 /// End of a path, in reverse, to the sets that take it.
 #[map]
-pub static SUFFIXES: LpmTrie<[u8; SUFFIX_DATA], u64> = LpmTrie::with_max_entries(ENTRIES, NO_PREALLOC);
+pub static SUFFIXES: LpmTrie<[u8; SUFFIX_DATA], u64> = LpmTrie::with_max_entries(2 * ENTRIES, NO_PREALLOC);
 /// `tried` and the losses, per event.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries((MAX_EVENTS * column::COUNT) as u32, 0);

@@ -8,17 +8,26 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use haechi_ebpf::fact;
 
+use crate::maps::SCRATCH;
 use crate::mem::{Mem, Probe, Ptr, field, get, mask, pointer};
-use crate::record::{CELLS, WALK, WALK_END};
+use crate::record::{CELLS, Scratch, WALK, WALK_END};
 
-/// Components walked inside the first mount: more than the 64 that are promised.
-const COMPONENTS: u32 = 96;
-/// Components and mount points walked where there are no typed loads.
+/// Components walked by typed loads.
+const COMPONENTS: u32 = 64;
+/// Components and mount points walked by probe reads: alone more than the 64 components that are promised.
 const STEPS: u32 = 96;
+/// Components and mount points that are only counted.
+const REST: u32 = 256;
 
 /// Cells of the walk: where its text begins, how long it is.
 const POS: usize = CELLS;
 const TOTAL: usize = CELLS + 8;
+/// Set in the cell of the position once a name found no room: a shorter one above it must not be told either.
+const FULL: u64 = 1 << 32;
+/// Cells of the place from which [`climb`] goes on.
+const MOUNT: usize = CELLS + 24;
+const DENTRY: usize = CELLS + 32;
+const ROOT: usize = CELLS + 40;
 
 /// A path in the walk area of a scratch buffer.
 #[derive(Clone, Copy)]
@@ -41,14 +50,6 @@ struct Walk {
 
 impl Walk {
     #[inline(always)]
-    fn begin(base: *mut u8) -> Self {
-        let walk = Self { base };
-        walk.set(POS, WALK_END as u64);
-        walk.set(TOTAL, 0);
-        walk
-    }
-
-    #[inline(always)]
     fn get(&self, cell: usize) -> u64 {
         // SAFETY: the cells are inside the scratch buffer.
         unsafe { core::ptr::read_volatile(self.base.add(cell).cast()) }
@@ -60,15 +61,23 @@ impl Walk {
         unsafe { core::ptr::write_volatile(self.base.add(cell).cast(), value) }
     }
 
+    #[inline(always)]
+    fn count(&self, len: u64, slash: u64) {
+        self.set(TOTAL, self.get(TOTAL) + (len & 0xff) + slash);
+    }
+
     /// Puts a name, and `slash` slashes (0 or 1), before what is there. When there is no room it only counts.
     #[inline(always)]
     fn push(&self, name: Ptr, len: u64, slash: u64) {
         let len = mask::<0xff>(len) as u64;
         let size = len + slash;
         let pos = self.get(POS);
-        self.set(TOTAL, self.get(TOTAL) + size);
+        if pos & FULL != 0 {
+            return;
+        }
+        self.count(len, slash);
         if pos < size {
-            self.set(POS, 0);
+            self.set(POS, pos | FULL);
             return;
         }
         let at = mask::<0x1fff>(pos - size);
@@ -82,19 +91,20 @@ impl Walk {
     }
 }
 
-/// Walks the path of (`dentry`, `mnt`). `scratch` is a scratch buffer.
+/// Walks the path of (`dentry`, `mnt`) in the record buffer `scratch`.
 #[inline(always)]
-pub fn walk<M: Mem>(scratch: *mut u8, dentry: Ptr, mnt: Ptr) -> Walked {
-    let walk = Walk::begin(scratch);
+pub fn walk<M: Mem>(scratch: &Scratch, dentry: Ptr, mnt: Ptr) -> Walked {
+    let walk = Walk { base: scratch.memory };
+    walk.set(POS, WALK_END as u64);
+    walk.set(TOTAL, 0);
     let root = pointer::<M>(mnt, fact::VFSMOUNT_ROOT);
-    let mount = (mnt as u64).wrapping_sub(u64::from(get(fact::MOUNT_MNT))) as Ptr;
-    if M::TYPED {
-        // Ended inside the mount: going on above it would give a path that does not exist.
-        if inside::<M>(&walk, dentry, root) {
-            above(&walk, mount, core::ptr::null(), core::ptr::null());
-        }
-    } else {
-        above(&walk, mount, dentry, root);
+    let mount = (mnt as u64).wrapping_sub(u64::from(get(fact::MOUNT_MNT)));
+    let reached = if M::TYPED { inside::<M>(&walk, dentry, root) } else { Some(dentry) };
+    if let Some(reached) = reached {
+        walk.set(MOUNT, mount);
+        walk.set(DENTRY, reached as u64);
+        walk.set(ROOT, root as u64);
+        climb(scratch.index);
     }
     if walk.get(TOTAL) == 0 {
         walk.push(b"/".as_ptr(), 0, 1);
@@ -141,50 +151,135 @@ pub fn link<M: Mem>(dentry: Ptr) -> Link {
     }
 }
 
-/// Goes up to the root of the first mount by typed loads, which are three times cheaper. Returns whether it got there.
+/// Mount points on top of each other that are looked through for a name.
+const STACKED: u32 = 8;
+
+/// The last component of the path: the dentry's name, or that of the mount point where the file is itself mounted.
+/// `None` when there is no telling: the file was opened by handle and is in no directory that the mount shows.
 #[inline(always)]
-fn inside<M: Mem>(walk: &Walk, first: Ptr, root: Ptr) -> bool {
+pub fn last<M: Mem>(dentry: Ptr, mnt: Ptr) -> Option<Link> {
+    if dentry != pointer::<M>(mnt, fact::VFSMOUNT_ROOT) {
+        let link = link::<M>(dentry);
+        return if link.parent == dentry && link.len == 1 { None } else { Some(link) };
+    }
+    let mount = (mnt as u64).wrapping_sub(u64::from(get(fact::MOUNT_MNT))) as Ptr;
+    let mut place = Place { mount, dentry: core::ptr::null(), root: core::ptr::null() };
+    for _ in 0..STACKED {
+        match place.step() {
+            Step::Mount => (),
+            Step::Name(link) | Step::Pseudo(link) => return Some(link),
+            Step::End => break,
+        }
+    }
+    Some(Link { parent: core::ptr::null(), name: b"\0".as_ptr(), len: 0 })
+}
+
+/// Goes up to the root of the first mount by typed loads, which are three times cheaper. Returns how far it got; `None`
+/// when the file is in no directory.
+#[inline(always)]
+fn inside<M: Mem>(walk: &Walk, first: Ptr, root: Ptr) -> Option<Ptr> {
     let mut dentry = first;
     for _ in 0..COMPONENTS {
         if dentry == root {
-            return true;
+            break;
         }
         let Link { parent, name, len } = link::<M>(dentry);
         if parent == dentry {
-            walk.push(name, len.into(), 0);
-            return false;
+            top(walk, Link { parent, name, len });
+            return None;
         }
         walk.push(name, len.into(), 1);
         dentry = parent;
     }
-    false
+    Some(dentry)
 }
 
-/// Goes up to the root of the mount namespace, over mount points, from a dentry of a mount whose root is `top`.
-///
-/// VERIFIER: `struct mount` lies around its vfsmount; a direct load before a typed pointer is refused on all kernels
-/// ("ptr_vfsmount invalid negative access"), hence probe reads.
-#[inline(always)]
-fn above(walk: &Walk, first: Ptr, start: Ptr, top: Ptr) {
-    let (mut mount, mut dentry, mut root) = (first, start, top);
-    for _ in 0..STEPS {
-        if dentry == root {
-            let parent = pointer::<Probe>(mount, fact::MOUNT_PARENT);
-            if parent == mount || parent.is_null() {
-                break;
+/// Where a walk is: a dentry of a mount whose root is `root`.
+struct Place {
+    mount: Ptr,
+    dentry: Ptr,
+    root: Ptr,
+}
+
+/// A step of a walk.
+enum Step {
+    /// Over a mount point; nothing to tell.
+    Mount,
+    /// Past this name.
+    Name(Link),
+    /// To a file that is in no directory.
+    Pseudo(Link),
+    /// At the root of the mount namespace.
+    End,
+}
+
+impl Place {
+    /// Goes up one step by probe reads.
+    ///
+    /// VERIFIER: `struct mount` lies around its vfsmount; a direct load before a typed pointer is refused on all
+    /// kernels ("ptr_vfsmount invalid negative access").
+    #[inline(always)]
+    fn step(&mut self) -> Step {
+        if self.dentry == self.root {
+            let parent = pointer::<Probe>(self.mount, fact::MOUNT_PARENT);
+            if parent == self.mount || parent.is_null() {
+                return Step::End;
             }
-            dentry = pointer::<Probe>(mount, fact::MOUNT_POINT);
-            mount = parent;
-            let vfsmount = mount.wrapping_add(get(fact::MOUNT_MNT) as usize);
-            root = pointer::<Probe>(vfsmount, fact::VFSMOUNT_ROOT);
-            continue;
+            self.dentry = pointer::<Probe>(self.mount, fact::MOUNT_POINT);
+            self.mount = parent;
+            self.root = pointer::<Probe>(parent.wrapping_add(get(fact::MOUNT_MNT) as usize), fact::VFSMOUNT_ROOT);
+            return Step::Mount;
         }
-        let Link { parent, name, len } = link::<Probe>(dentry);
-        if parent == dentry {
-            walk.push(name, len.into(), 0);
-            break;
+        let link = link::<Probe>(self.dentry);
+        if link.parent == self.dentry {
+            return Step::Pseudo(link);
         }
-        walk.push(name, len.into(), 1);
-        dentry = parent;
+        self.dentry = link.parent;
+        Step::Name(link)
     }
+}
+
+/// Goes on from the place in the cells to the root of the mount namespace by probe reads. What is too deep to be told is
+/// only counted, so that the true length is known; beyond [`REST`] more it is a lower bound.
+///
+/// VERIFIER: a global function, which is verified once for whatever it is given, and whose callers know nothing of what
+/// it did. In line, each way out of these loops was a state of its own for all that followed: an exec record with three
+/// paths took 800 k instructions. Such a function takes plain numbers only, hence the cells and the index.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn climb(scratch: u32) -> u32 {
+    let Some(memory) = SCRATCH.get_ptr_mut(scratch) else { return 1 };
+    let walk = Walk { base: memory.cast() };
+    let mut place =
+        Place { mount: walk.get(MOUNT) as Ptr, dentry: walk.get(DENTRY) as Ptr, root: walk.get(ROOT) as Ptr };
+    for _ in 0..STEPS {
+        match place.step() {
+            Step::Mount => (),
+            Step::Name(link) => walk.push(link.name, link.len.into(), 1),
+            Step::Pseudo(link) => return top(&walk, link),
+            Step::End => return 0,
+        }
+    }
+    for _ in 0..REST {
+        match place.step() {
+            Step::Mount => (),
+            Step::Name(link) => walk.count(link.len.into(), 1),
+            Step::Pseudo(_) | Step::End => return 0,
+        }
+    }
+    walk.count(1, 0);
+    0
+}
+
+/// A dentry that is its own parent, and not the root of its mount: a file that is in no directory (memfd), told by its
+/// name; or one that the mount does not show (opened by handle), whose path is marked as cut.
+#[inline(always)]
+fn top(walk: &Walk, link: Link) -> u32 {
+    if walk.get(TOTAL) == 0 {
+        walk.push(link.name, link.len.into(), 0);
+    }
+    if link.len == 1 {
+        walk.count(1, 0);
+    }
+    0
 }

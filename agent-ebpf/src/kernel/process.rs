@@ -12,7 +12,7 @@ use haechi_ebpf::program::Step;
 
 use crate::gate;
 use crate::maps::{RENAMES, env_max};
-use crate::mem::{Btf, Mem, Probe, Ptr, field, inside, mask, pointer};
+use crate::mem::{Btf, Mem, Probe, Ptr, field, get, inside, mask, pointer};
 use crate::record::{KEYS, Record};
 use crate::task::{head, head_of, innermost};
 
@@ -82,7 +82,7 @@ fn exec(ctx: &BtfTracePointContext, loader: impl Fn(&mut Record, Ptr, Ptr)) {
 
     let mm = pointer::<Btf>(task, fact::TASK_MM);
     let exe = pointer::<Btf>(mm, fact::MM_EXE_FILE);
-    record.put_path::<Btf>(f::pathname, pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
+    record.put_path::<Probe>(f::pathname, pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
     let inode = pointer::<Btf>(exe, fact::FILE_INODE);
     record.put(f::dev, field::<Btf, u32>(pointer::<Btf>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::inode, field::<Btf, u64>(inode, fact::INODE_INO));
@@ -91,8 +91,8 @@ fn exec(ctx: &BtfTracePointContext, loader: impl Fn(&mut Record, Ptr, Ptr)) {
     record.put(f::nlink, field::<Btf, u32>(inode, fact::INODE_NLINK).into());
     loader(&mut record, task, mm);
 
-    record.put_kernel_str::<4096>(f::cmdpath, pointer::<Btf>(bprm, fact::BPRM_FILENAME));
-    record.put_kernel_str::<4096>(f::interp, pointer::<Btf>(bprm, fact::BPRM_INTERP));
+    record.put_kernel_str::<0x1100>(f::cmdpath, pointer::<Btf>(bprm, fact::BPRM_FILENAME));
+    record.put_kernel_str::<0x1100>(f::interp, pointer::<Btf>(bprm, fact::BPRM_INTERP));
     let range = |from, end| (field::<Btf, u64>(mm, from), field::<Btf, u64>(mm, end));
     let (from, end) = range(fact::MM_ARG_START, fact::MM_ARG_END);
     record.put_user_range(f::argv, from, end, 0x2000);
@@ -100,19 +100,21 @@ fn exec(ctx: &BtfTracePointContext, loader: impl Fn(&mut Record, Ptr, Ptr)) {
     record.put_user_range(f::env, from, end, env_max());
 
     let pwd = inside(pointer::<Btf>(task, fact::TASK_FS), fact::FS_PWD);
-    record.put_path::<Btf>(f::pwd, pointer::<Btf>(pwd, fact::PATH_DENTRY), pointer::<Btf>(pwd, fact::PATH_MNT));
+    record.put_path::<Probe>(f::pwd, pointer::<Btf>(pwd, fact::PATH_DENTRY), pointer::<Btf>(pwd, fact::PATH_MNT));
     stdin(&mut record, task);
     previous_name(&mut record);
     credentials(&mut record, task);
     record.send();
 }
 
+/// Since 6.13 the top bit of the nanoseconds says that somebody has asked for them (include/linux/fs.h).
+const I_CTIME_QUERIED: u32 = 1 << 31;
+
 /// Change time of an inode, nanoseconds since the epoch.
 #[inline(always)]
 pub fn ctime<M: Mem>(inode: Ptr) -> u64 {
-    field::<M, u64>(inode, fact::INODE_CTIME_SEC)
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(field::<M, u32>(inode, fact::INODE_CTIME_NSEC).into())
+    let nsec = field::<M, u32>(inode, fact::INODE_CTIME_NSEC) & !I_CTIME_QUERIED;
+    field::<M, u64>(inode, fact::INODE_CTIME_SEC).wrapping_mul(1_000_000_000).wrapping_add(nsec.into())
 }
 
 /// What standard input is.
@@ -135,7 +137,7 @@ fn previous_name(record: &mut Record) {
     // SAFETY: no preconditions.
     let tid = unsafe { bpf_get_current_pid_tgid() } as u32;
     if let Some(name) = RENAMES.get_ptr(&tid) {
-        record.put_kernel_str::<16>(sched_process_exec::field::prev_comm, name.cast());
+        record.put_kernel_str::<32>(sched_process_exec::field::prev_comm, name.cast());
         let _ = RENAMES.remove(&tid);
     }
 }
@@ -185,15 +187,8 @@ fn loader(record: &mut Record, task: Ptr, mm: Ptr) {
         if bpf_probe_read_kernel(auxv.cast(), (AUXV * 16) as u32, inside(mm, fact::MM_AUXV).cast()) != 0 {
             return;
         }
-        let mut base = 0;
-        for i in 0..AUXV {
-            let entry = auxv.cast::<u64>().add(2 * mask::<0x1f>(i as u64));
-            if *entry == AT_BASE {
-                base = *entry.add(1);
-                break;
-            }
-        }
-        base
+        // A 32-bit program has pairs of 32-bit words: what reads as one key is then a key and its value.
+        if *auxv.cast::<u64>() >> 32 == 0 { find::<u64>(auxv.cast()) } else { find::<u32>(auxv.cast()) }
     };
     if base == 0 {
         return;
@@ -215,6 +210,25 @@ fn loader(record: &mut Record, task: Ptr, mm: Ptr) {
     record.put(f::interpreter_dev, field::<Probe, u32>(pointer::<Probe>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::interpreter_inode, field::<Probe, u64>(inode, fact::INODE_INO));
     record.put(f::interpreter_ctime, ctime::<Probe>(inode));
+}
+
+/// The value of `AT_BASE` in an auxiliary vector of pairs of `W`; 0 where it has none.
+#[inline(always)]
+unsafe fn find<W: Copy + Into<u64>>(auxv: *const W) -> u64 {
+    for i in 0..AUXV {
+        // SAFETY: the caller has read this many entries; those of a smaller word take less room.
+        let (key, value): (u64, u64) = unsafe {
+            let entry = auxv.add(2 * mask::<0x1f>(i as u64));
+            ((*entry).into(), (*entry.add(1)).into())
+        };
+        if key == AT_BASE {
+            return value;
+        }
+        if key == 0 {
+            break;
+        }
+    }
+    0
 }
 
 /// `long (*callback)(struct task_struct *task, struct vm_area_struct *vma, void *ctx)`, include/uapi/linux/bpf.h.
@@ -246,8 +260,13 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 
     let task: Ptr = ctx.arg(0);
     let Some(gate) = gate::open(sched_process_exit::ID) else { return 0 };
-    // do_exit() has counted this thread out already.
-    let last = field::<Btf, i32>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_LIVE) == 0;
+    // Where the kernel does not say it: do_exit() has counted this thread out already. Two threads that end at once may
+    // then both look like the last one.
+    let last = if get(fact::EXIT_ARGUMENTS) == 2 {
+        ctx.arg::<u64>(1) & 1 == 1
+    } else {
+        field::<Btf, i32>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_LIVE) == 0
+    };
     if !last && !gate.has(has::THREADS) {
         return 0;
     }
@@ -283,7 +302,7 @@ fn tasks(ctx: *mut c_void) -> i32 {
     head_of::<Btf>(&record, task, tgid);
     let mm = pointer::<Btf>(task, fact::TASK_MM);
     let exe = pointer::<Btf>(mm, fact::MM_EXE_FILE);
-    record.put_path::<Btf>(f::pathname, pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
+    record.put_path::<Probe>(f::pathname, pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
     let inode = pointer::<Btf>(exe, fact::FILE_INODE);
     if !inode.is_null() {
         record.put(f::dev, field::<Btf, u32>(pointer::<Btf>(inode, fact::INODE_SB), fact::SB_DEV).into());
@@ -292,7 +311,7 @@ fn tasks(ctx: *mut c_void) -> i32 {
     let fs = pointer::<Btf>(task, fact::TASK_FS);
     if !fs.is_null() {
         let pwd = inside(fs, fact::FS_PWD);
-        record.put_path::<Btf>(f::pwd, pointer::<Btf>(pwd, fact::PATH_DENTRY), pointer::<Btf>(pwd, fact::PATH_MNT));
+        record.put_path::<Probe>(f::pwd, pointer::<Btf>(pwd, fact::PATH_DENTRY), pointer::<Btf>(pwd, fact::PATH_MNT));
     }
     let parent = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_PARENT), fact::TASK_LEADER);
     record.put(f::parent_start_time, field::<Btf, u64>(parent, fact::TASK_START));

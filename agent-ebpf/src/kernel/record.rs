@@ -13,9 +13,9 @@ use aya_ebpf::maps::RingBuf;
 use aya_log_ebpf::debug;
 use haechi_ebpf::event::{EventDef, EventId, Field, Ring};
 use haechi_ebpf::loss::{Loss, column};
-use haechi_ebpf::wire::{self, HEADER, RECORD_MAX, at, var};
+use haechi_ebpf::wire::{self, HEADER, RECORD_MAX, SCRATCH_PER_CPU, at, var};
 
-use crate::maps::{BULK, COUNTERS, CRITICAL, SCRATCH, SCRATCH_PER_CPU, SCRATCH_USERS, SEQUENCE};
+use crate::maps::{BULK, COUNTERS, CRITICAL, SCRATCH, SCRATCH_USERS, SEQUENCE};
 use crate::mem::{Mem, Ptr, mask};
 use crate::path::{self, Walked};
 
@@ -29,6 +29,9 @@ pub const KEYS: usize = WALK + 0x2000;
 pub const CELLS: usize = KEYS + 0x3c0;
 /// The cell that says where the next variable bytes go.
 const POSITION: usize = CELLS + 16;
+
+/// Bytes of `struct sockaddr_storage`, include/uapi/linux/socket.h.
+const ADDRESS_MAX: u64 = 128;
 
 /// Never wake the reader: a wake-up costs hundreds of records.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -53,6 +56,8 @@ pub fn count(event: EventId, cell: usize) {
 pub struct Scratch {
     /// Its memory.
     pub memory: *mut u8,
+    /// Its place in the map.
+    pub index: u32,
     user: *mut u64,
 }
 
@@ -72,7 +77,7 @@ impl Scratch {
             unsafe {
                 add(user, 1);
                 if core::ptr::read_volatile(user) == 1 {
-                    return Some(Self { memory: SCRATCH.get_ptr_mut(first + i)?.cast(), user });
+                    return Some(Self { memory: SCRATCH.get_ptr_mut(first + i)?.cast(), index: first + i, user });
                 }
                 add(user, u64::MAX);
             }
@@ -86,6 +91,15 @@ impl Scratch {
         // SAFETY: as in `take`.
         unsafe { add(self.user, u64::MAX) };
     }
+}
+
+/// Text that the process gave, where it lies in the record.
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// Where it starts.
+    pub start: u64,
+    len: u64,
+    marks: u32,
 }
 
 /// A record being written.
@@ -116,6 +130,8 @@ impl Record {
         let record = Self { scratch, event: def.id, ring: def.ring, present: 0 };
         record.set_position((HEADER + 8 * slots) as u64);
         record.header_u16(at::EVENT, def.id);
+        record.header_u16(at::CPU, 0);
+        record.header_u32(at::SEQ, 0);
         record.header_u16(at::SLOTS, slots as u16 | u16::from(wire::VERSION) << 8);
         for i in 0..slots {
             record.store(HEADER + 8 * i, 0);
@@ -123,7 +139,13 @@ impl Record {
         record
     }
 
-    /// The buffer it is written in.
+    /// The buffer it is written in, for a walk.
+    #[inline(always)]
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// The memory it is written in.
     #[inline(always)]
     pub fn memory(&self) -> *mut u8 {
         self.scratch.memory
@@ -196,17 +218,10 @@ impl Record {
     }
 
     /// Sets a text field from a C string that the process gave: in its memory (`USER`), or already copied by the kernel.
-    /// Marked as the process's word either way.
+    /// Marked as the process's word either way. It is read once; other fields are made of what was read.
     #[inline(always)]
-    pub fn put_given<const MAX: u32, const USER: bool>(&mut self, field: Field, from: u64) {
-        let start = self.position();
-        self.append_given::<MAX, USER>(field, start, from);
-    }
-
-    /// The same behind the text that starts at `start`, making one field of both.
-    #[inline(always)]
-    pub fn append_given<const MAX: u32, const USER: bool>(&mut self, field: Field, start: u64, from: u64) {
-        let (to, offset) = self.tail();
+    pub fn put_given<const MAX: u32, const USER: bool>(&mut self, field: Field, from: u64) -> Given {
+        let (to, start) = self.tail();
         let from = from as *const c_void;
         // SAFETY: `MAX` is at most 0x2000, see `tail`.
         let read = unsafe {
@@ -214,8 +229,36 @@ impl Record {
         };
         let len = if read > 0 { mask::<0x1fff>(read as u64 - 1) as u64 } else { 0 };
         let cut = if read <= 0 || len == u64::from(MAX) - 1 { var::TRUNCATED } else { 0 };
-        let total = offset + len - start;
-        self.close(field, start, total, total, var::USER | cut);
+        let given = Given { start, len, marks: var::USER | cut };
+        self.close(field, start, len, len, given.marks);
+        given
+    }
+
+    /// Sets a text field to what was given, without a second copy.
+    #[inline(always)]
+    pub fn put_same(&mut self, field: Field, given: Given) {
+        self.put(field, wire::var_slot(given.start, given.len, given.len, given.marks));
+    }
+
+    /// Sets a path field to a directory, walked in this record's buffer, and what was given relative to it.
+    #[inline(always)]
+    pub fn put_joined(&mut self, field: Field, directory: Walked, given: Given) {
+        let (start, dir_len) = self.copy_walked(directory);
+        let cut = if directory.true_len > dir_len { var::TRUNCATED } else { 0 };
+        let slash = if self.byte(start + dir_len - 1) == b'/' { 0 } else { 1 };
+        self.set_position(start + dir_len);
+        let (to, _) = self.tail();
+        // SAFETY: as in `tail`.
+        unsafe { *to.cast::<u8>() = b'/' };
+        self.set_position(start + dir_len + slash);
+        let (to, _) = self.tail();
+        let len = mask::<0x1fff>(given.len);
+        let from = mask::<0xffff>(given.start);
+        // SAFETY: as above; what was given lies in the record area.
+        unsafe { bpf_probe_read_kernel(to, len as u32, self.scratch.memory.add(from).cast()) };
+        let stored = dir_len + slash + len as u64;
+        let true_len = directory.true_len + slash + given.len;
+        self.close(field, start, stored, true_len, given.marks | cut);
     }
 
     /// A byte of what was written; for looking at the beginning of a text.
@@ -225,25 +268,19 @@ impl Record {
         unsafe { core::ptr::read_volatile(self.scratch.memory.add(mask::<0xffff>(offset))) }
     }
 
-    /// Sets a bytes field from the kernel; `len` is cut to `0x7f`.
+    /// Sets an address field from the kernel, or from the process (`USER`, marked so).
     #[inline(always)]
-    pub fn put_kernel_bytes(&mut self, field: Field, from: Ptr, len: u64) {
+    pub fn put_address<const USER: bool>(&mut self, field: Field, from: u64, true_len: u64) {
         let (to, start) = self.tail();
-        let len = mask::<0x7f>(if len > 0x7f { 0x7f } else { len });
-        // SAFETY: as above.
-        if unsafe { bpf_probe_read_kernel(to, len as u32, from.cast()) } == 0 {
-            self.close(field, start, len as u64, len as u64, 0);
-        }
-    }
-
-    /// The same from the process, marked so.
-    #[inline(always)]
-    pub fn put_user_bytes(&mut self, field: Field, from: u64, len: u64) {
-        let (to, start) = self.tail();
-        let len = mask::<0x7f>(if len > 0x7f { 0x7f } else { len });
-        // SAFETY: as above.
-        if unsafe { bpf_probe_read_user(to, len as u32, from as *const c_void) } == 0 {
-            self.close(field, start, len as u64, len as u64, var::USER);
+        let len = mask::<0xff>(if true_len > ADDRESS_MAX { ADDRESS_MAX } else { true_len });
+        let from = from as *const c_void;
+        // SAFETY: as in `tail`.
+        let failed = unsafe {
+            if USER { bpf_probe_read_user(to, len as u32, from) } else { bpf_probe_read_kernel(to, len as u32, from) }
+        };
+        if failed == 0 {
+            let cut = if true_len > ADDRESS_MAX { var::TRUNCATED } else { 0 };
+            self.close(field, start, len as u64, true_len, cut | if USER { var::USER } else { 0 });
         }
     }
 
@@ -273,37 +310,34 @@ impl Record {
         if dentry.is_null() {
             return;
         }
-        let walked = path::walk::<M>(self.scratch.memory, dentry, mnt);
-        self.put_walked(field, walked, 0);
+        let walked = path::walk::<M>(&self.scratch, dentry, mnt);
+        self.put_walked(field, walked);
     }
 
-    /// Sets a path field from what was walked in this record's buffer. Returns where its text starts.
+    /// Sets a path field from what was walked in this record's buffer.
     #[inline(always)]
-    pub fn put_walked(&mut self, field: Field, walked: Walked, marks: u32) -> u64 {
+    pub fn put_walked(&mut self, field: Field, walked: Walked) {
+        let (start, len) = self.copy_walked(walked);
+        let cut = if walked.true_len > len { var::TRUNCATED } else { 0 };
+        self.close(field, start, len, walked.true_len, cut);
+    }
+
+    /// Copies what was walked to the tail; returns where it starts and how long it is.
+    #[inline(always)]
+    fn copy_walked(&mut self, walked: Walked) -> (u64, u64) {
         let (to, start) = self.tail();
         let len = mask::<0x1fff>(walked.len);
         // SAFETY: as in `tail`; the walk area is inside the buffer.
         unsafe { bpf_probe_read_kernel(to, len as u32, self.scratch.memory.add(walked.start).cast()) };
-        let cut = if walked.true_len > len as u64 { var::TRUNCATED } else { 0 };
-        self.close(field, start, len as u64, walked.true_len, marks | cut);
-        start
+        (start, len as u64)
     }
 
-    /// Adds a slash to the text that was put last.
-    #[inline(always)]
-    pub fn slash(&mut self) {
-        let (to, start) = self.tail();
-        // SAFETY: as in `tail`.
-        unsafe { *to.cast::<u8>() = b'/' };
-        self.set_position(start + 1);
-    }
-
-    /// Where the next text will start.
+    /// Where the next variable bytes will start.
     ///
     /// VERIFIER: kept in the buffer, not in a register, for the reason told in [`crate::path`]: fields that may be
     /// missing would give it many possible bounds, and every walk after them would be verified for each.
     #[inline(always)]
-    pub fn position(&self) -> u64 {
+    fn position(&self) -> u64 {
         // SAFETY: the cell is inside the scratch buffer.
         unsafe { core::ptr::read_volatile(self.scratch.memory.add(POSITION).cast()) }
     }
@@ -330,7 +364,8 @@ impl Record {
         self.header_u32(at::SEQ, seq);
         // SAFETY: no preconditions.
         self.header_u16(at::CPU, unsafe { bpf_get_smp_processor_id() } as u16);
-        let ring: *const RingBuf = if self.ring as u8 == Ring::Critical as u8 { &raw const CRITICAL } else { &raw const BULK };
+        let ring: *const RingBuf =
+            if self.ring as u8 == Ring::Critical as u8 { &raw const CRITICAL } else { &raw const BULK };
         // SAFETY: `len` is masked to the record area; a `RingBuf` is its map definition.
         let failed = unsafe {
             bpf_ringbuf_output(ring.cast_mut().cast(), self.scratch.memory.cast(), len as u64, BPF_RB_NO_WAKEUP)

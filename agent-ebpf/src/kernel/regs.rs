@@ -10,8 +10,7 @@ use crate::task::is_compat;
 pub const X32_BIT: u32 = 0x4000_0000;
 
 /// Argument registers in order, native and 32-bit (arch/x86/entry/entry_64.S, entry_64_compat.S).
-const X86: [Fact; 6] =
-    [fact::REGS_DI, fact::REGS_SI, fact::REGS_DX, fact::REGS_R10, fact::REGS_R8, fact::REGS_R9];
+const X86: [Fact; 6] = [fact::REGS_DI, fact::REGS_SI, fact::REGS_DX, fact::REGS_R10, fact::REGS_R8, fact::REGS_R9];
 const X86_COMPAT: [Fact; 6] =
     [fact::REGS_BX, fact::REGS_CX, fact::REGS_DX, fact::REGS_SI, fact::REGS_DI, fact::REGS_BP];
 

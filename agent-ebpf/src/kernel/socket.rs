@@ -7,7 +7,7 @@ use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
-use crate::file::{by_descriptor, through_ring};
+use crate::file::{by_descriptor, marks_of_call};
 use crate::gate;
 use crate::mem::{Btf, Mem, Probe, Ptr, field, has, pointer};
 use crate::record::Record;
@@ -50,12 +50,12 @@ fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Opti
         return;
     }
     let Some(mut record) = Record::begin(&event::DEF) else { return };
-    head(&record, step, through_ring(), ret);
+    head(&record, step, marks_of_call(), ret);
     if let Some(descriptor) = descriptor_of_call() {
         record.put_int(f::sockfd, descriptor);
     }
     kind::<M>(&mut record, socket);
-    record.put_kernel_bytes(f::remote_addr, address, len as u32 as u64);
+    record.put_address::<false>(f::remote_addr, address as u64, len as u32 as u64);
     record.send();
 }
 
@@ -94,7 +94,8 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, ret: i64) {
     if !file.is_null() && pointer::<Probe>(socket, fact::SOCKET_FILE) == file {
         kind::<Probe>(&mut record, socket);
     }
-    record.put_user_bytes(f::remote_addr, argument::<M, 1>(regs, call.abi), argument::<M, 2>(regs, call.abi));
+    let len = argument::<M, 2>(regs, call.abi) & 0xffff_ffff;
+    record.put_address::<true>(f::remote_addr, argument::<M, 1>(regs, call.abi), len);
     record.send();
 }
 
@@ -106,6 +107,6 @@ pub fn through_uring(address: u64, len: u32) {
     }
     let Some(mut record) = Record::begin(&event::DEF) else { return };
     head(&record, Step::RawSyscall, flag::IO_URING, None);
-    record.put_user_bytes(f::remote_addr, address, len.into());
+    record.put_address::<true>(f::remote_addr, address, len.into());
     record.send();
 }

@@ -12,6 +12,9 @@ use crate::{file, gate, socket};
 /// `TP_PROTO(struct io_kiocb *req)` since 6.4, include/trace/events/io_uring.h.
 #[btf_tracepoint(function = "io_uring_submit_req")]
 fn io_uring_submit(ctx: BtfTracePointContext) -> i32 {
+    if get(fact::IO_SUBMIT_REQ_ARG) != 0 {
+        return 0;
+    }
     let request: Ptr = ctx.arg(0);
     let opcode = u32::from(field::<Probe, u8>(request, fact::IO_OPCODE));
     let command = inside(request, fact::IO_CMD);

@@ -83,11 +83,11 @@ impl Core {
         Ok((core, report))
     }
 
-    /// What the kernel must send: for the tree, for the events that were asked for, and for the rules.
+    /// What the kernel must send: for the events that were asked for, and for the rules. What the tree needs it sends anyway.
     #[must_use]
     pub fn demands(&self) -> Vec<Demand> {
         let rules = self.engine.demands().into_iter().map(|d| self.selection.narrow(d));
-        filter::always().into_iter().chain(self.selection.demands()).chain(rules).collect()
+        self.selection.demands().into_iter().chain(rules).collect()
     }
 
     /// The rules, for what is not the core's business: listing, timing, watching.

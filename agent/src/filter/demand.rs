@@ -1,29 +1,10 @@
 //! What a selection demands of the kernel. The kernel may let through more than was asked for, never less.
 
-use haechi_ebpf::event::{
-    FieldType, cgroup_attach_task, cgroup_mkdir, cgroup_rmdir, sched_process_exec, sched_process_exit,
-    sched_process_fork,
-};
+use haechi_ebpf::event::FieldType;
 use haechi_signatures::demand::{Choice, Demand, Paths};
 
 use super::test::{Op, Subject, Test, Want};
 use super::{Selection, Wanted};
-
-/// What the process tree and the container map need, whoever else wants what.
-#[must_use]
-pub fn always() -> Vec<Demand> {
-    [
-        sched_process_fork::ID,
-        sched_process_exec::ID,
-        sched_process_exit::ID,
-        cgroup_mkdir::ID,
-        cgroup_rmdir::ID,
-        cgroup_attach_task::ID,
-    ]
-    .into_iter()
-    .map(Demand::of)
-    .collect()
-}
 
 impl Selection {
     /// What the events that were asked for need.

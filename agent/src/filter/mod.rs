@@ -18,7 +18,6 @@ use haechi_ebpf::syscall as calls;
 use haechi_signatures::model::Event;
 
 use crate::suggest;
-pub use demand::always;
 pub use scope::docs as scopes;
 use test::{Op, Subject, Test};
 

@@ -221,14 +221,17 @@ impl Btf {
         sizes.iter().all(|s| *s == first).then_some(first)
     }
 
-    /// Position of the first argument of a tracepoint that points to a struct; its hidden first one does not count.
-    fn argument(&self, tracepoint: &str, name: &str) -> Option<u32> {
+    /// The prototype of a tracepoint's programs: a hidden first argument, then those of the tracepoint.
+    fn prototype(&self, tracepoint: &str) -> Option<Type> {
         let typedef = self.typedefs.get(format!("btf_trace_{tracepoint}").as_str())?;
         let (_, pointer) = self.strip(*typedef)?;
         let (_, proto) = self.strip(pointer.size)?;
-        if pointer.kind != kind::PTR || proto.kind != kind::FUNC_PROTO {
-            return None;
-        }
+        (pointer.kind == kind::PTR && proto.kind == kind::FUNC_PROTO && proto.vlen > 0).then_some(proto)
+    }
+
+    /// Position of the first argument of a tracepoint that points to a struct; its hidden first one does not count.
+    fn argument(&self, tracepoint: &str, name: &str) -> Option<u32> {
+        let proto = self.prototype(tracepoint)?;
         (1..proto.vlen).find_map(|i| {
             let (_, argument) = self.strip(word_at(&self.types, proto.body + 8 * i + 4)?)?;
             let target = (argument.kind == kind::PTR).then(|| self.strip(argument.size)).flatten()?.1;
@@ -248,6 +251,18 @@ impl Btf {
         self.typedefs.contains_key(format!("btf_trace_{name}").as_str())
     }
 
+    /// Id of the type that stands for a tracepoint's program.
+    #[must_use]
+    pub fn tracepoint_id(&self, name: &str) -> Option<u32> {
+        self.typedefs.get(format!("btf_trace_{name}").as_str()).copied()
+    }
+
+    /// Id of a function.
+    #[must_use]
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.functions.get(name).copied()
+    }
+
     /// Looks up one fact; [`ABSENT`] where the kernel has none.
     #[must_use]
     pub fn fact(&self, source: Source) -> u32 {
@@ -256,6 +271,7 @@ impl Btf {
             Source::Size(name) => self.size(name),
             Source::EnumValue(name) => self.constants.get(name).copied(),
             Source::Argument(path) => path.split_once('.').and_then(|(t, s)| self.argument(t, s)),
+            Source::Arguments(name) => self.prototype(name).map(|proto| proto.vlen as u32 - 1),
         }
         .unwrap_or(ABSENT)
     }

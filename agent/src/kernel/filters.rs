@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use haechi_ebpf::event::{self, EventId, MAX_EVENTS, sched_process_exit, sched_process_fork, syscall};
-use haechi_ebpf::filter::{Action, LEAF_KEY, LEAF_NAME, PREFIX_DATA, SETS, SUFFIX_DATA, has, word};
+use haechi_ebpf::filter::{Action, ENTRIES, LEAF_KEY, LEAF_NAME, PREFIX_DATA, SETS, SUFFIX_DATA, has, word};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::syscall::{Abi, REPORTED_AT_ENTER, SyscallDef, USES, by_name};
 use haechi_signatures::demand::{Demand, Paths};
@@ -53,17 +53,45 @@ pub(super) fn compile(demands: &[Demand], step: impl Fn(EventId) -> Option<Step>
         for demand in scoped {
             sets += 1;
             let words = out.events.entry(id).or_default();
-            if sets >= SETS {
+            if sets >= SETS - 1 {
                 any(words, 1 << (SETS - 1));
             } else {
                 add(&mut out, id, 1 << sets, &demand);
             }
         }
     }
+    widen(&mut out);
     spread_prefixes(&mut out.prefixes);
     spread_prefixes(&mut out.suffixes);
     actions(&mut out.actions, demands, step);
     out
+}
+
+/// A map that would be over its limit is left empty, and its dimension takes anything: right, only dearer.
+fn widen(out: &mut Compiled) {
+    let over = |len: usize| len > ENTRIES as usize;
+    let mut take_any = |name: &str, index: usize| {
+        tracing::warn!(map = name, limit = ENTRIES, "too many entries: the kernel does not filter by it");
+        for words in out.events.values_mut() {
+            words[index] |= words[word::WANTED];
+        }
+    };
+    if over(out.leaves.len()) || over(out.prefixes.len()) || over(out.suffixes.len()) {
+        take_any("paths", word::PATH_ANY);
+        (out.leaves, out.prefixes, out.suffixes) = Default::default();
+    }
+    if over(out.uids.len()) {
+        take_any("users", word::UID_ANY);
+        out.uids.clear();
+    }
+    if over(out.comms.len()) {
+        take_any("names", word::COMM_ANY);
+        out.comms.clear();
+    }
+    if over(out.cgroups.len()) {
+        take_any("cgroups", word::CGROUP_ANY);
+        out.cgroups.clear();
+    }
 }
 
 /// Demands by event; those without a scope of their own are made one.
@@ -110,9 +138,9 @@ fn add(out: &mut Compiled, id: EventId, set: u64, demand: &Demand) {
     if demand.paths.is_any() {
         words[word::PATH_ANY] |= set;
     }
-    words[word::UID_ANY] |= choice(&demand.uids, set, |v| *v, &mut out.uids);
-    words[word::COMM_ANY] |= choice(&demand.comms, set, |v| comm_key(v), &mut out.comms);
-    words[word::CGROUP_ANY] |= choice(&demand.cgroups, set, |v| *v, &mut out.cgroups);
+    words[word::UID_ANY] |= choice(&demand.uids, set, |v| *v, |_| true, &mut out.uids);
+    words[word::COMM_ANY] |= choice(&demand.comms, set, |v| comm_key(v), |v| v.len() < 16, &mut out.comms);
+    words[word::CGROUP_ANY] |= choice(&demand.cgroups, set, |v| *v, |_| true, &mut out.cgroups);
     for (is_any, bit) in
         [(demand.uids.is_any(), has::UID), (demand.comms.is_any(), has::COMM), (demand.cgroups.is_any(), has::CGROUP)]
     {
@@ -120,17 +148,19 @@ fn add(out: &mut Compiled, id: EventId, set: u64, demand: &Demand) {
     }
 }
 
-/// Enters the values of one dimension; returns the set if it takes any value that is not entered.
+/// Enters the values of one dimension; returns the set if it takes any value that is not entered. A value that the key
+/// cannot hold whole (not `exact`) is not refused by its beginning.
 fn choice<T, K: Ord>(
     choice: &haechi_signatures::demand::Choice<T>,
     set: u64,
     key: impl Fn(&T) -> K,
+    exact: impl Fn(&T) -> bool,
     map: &mut BTreeMap<K, [u64; 2]>,
 ) -> u64 {
     for value in &choice.only {
         map.entry(key(value)).or_default()[0] |= set;
     }
-    for value in &choice.not {
+    for value in choice.not.iter().filter(|v| exact(v)) {
         map.entry(key(value)).or_default()[1] |= set;
     }
     if choice.only.is_empty() { set } else { 0 }
@@ -166,14 +196,15 @@ fn spread_prefixes(map: &mut BTreeMap<Vec<u8>, u64>) {
 }
 
 fn actions(out: &mut BTreeMap<(bool, u16), Action>, demands: &[Demand], step: impl Fn(EventId) -> Option<Step>) {
-    for (name, event, path_arg, dir_arg) in USES {
-        let Some(step) = step(*event) else { continue };
-        let single = [event::ptrace::ID, event::memfd_create::ID].contains(event)
+    for used in USES {
+        let Some(step) = step(used.event) else { continue };
+        let single = [event::ptrace::ID, event::memfd_create::ID].contains(&used.event)
             && matches!(step, Step::Kprobe | Step::SyscallTracepoint);
-        if demands.iter().any(|d| d.event == *event) && (step == Step::RawSyscall || single) {
-            each_number(name, |compat, number| {
+        if demands.iter().any(|d| d.event == used.event) && (step == Step::RawSyscall || single) {
+            each_number(used.call, |compat, number| {
                 let action = out.entry((compat, number)).or_insert(Action::IDLE);
-                (action.event, action.path_arg, action.dir_arg) = (*event, *path_arg, *dir_arg);
+                (action.event, action.path_arg) = (used.event, used.path);
+                (action.dir_arg, action.flags_arg) = (used.dir, used.flags);
                 action.raw = step == Step::RawSyscall;
             });
         }

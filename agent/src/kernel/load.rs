@@ -9,7 +9,8 @@ use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
 use haechi_ebpf::event::{EVENTS, EventId, MAX_EVENTS, Ring as RingKind};
 use haechi_ebpf::fact::FACTS;
 use haechi_ebpf::loss::{Loss, column};
-use haechi_ebpf::program::{Step, plans};
+use haechi_ebpf::program::{Step, owner, plans};
+use haechi_ebpf::wire::{ARGUMENTS_MAX, SCRATCH_PER_CPU};
 use haechi_signatures::demand::Demand;
 
 use super::btf::Btf;
@@ -29,8 +30,6 @@ static OBJECT: &[u8] = include_bytes_aligned!(env!("HAECHI_KERNEL_OBJECT"));
 
 /// Where the kernel shows its type information.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-/// Scratch buffers of a CPU; the kernel programs count on it.
-const SCRATCH_PER_CPU: u32 = 3;
 
 /// How to open the kernel.
 #[derive(Clone, Debug)]
@@ -193,7 +192,9 @@ impl Kernel {
         let needed: BTreeSet<_> = choices.iter().flat_map(|c| &c.programs).copied().collect();
         let idle: Vec<_> = self.programs.attached().filter(|p| !needed.contains(p) && *p != ITERATOR).collect();
         for program in idle {
-            self.missed_before.clone_from(&self.missed());
+            if let Some(event) = owner(program) {
+                self.missed_before[event as usize] += self.facts_of(program).map_or(0, |f| f.misses);
+            }
             self.programs.detach(&mut self.object, program);
         }
         self.choices = choices;
@@ -244,13 +245,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// Runs that the kernel skipped, by event. A program of several events is counted for the first.
+    /// Runs that the kernel skipped, by the event that owns the program.
     fn missed(&self) -> Vec<u64> {
         let mut out = self.missed_before.clone();
-        let mut seen = BTreeSet::new();
-        for choice in &self.choices {
-            for program in choice.programs.iter().filter(|p| seen.insert(**p)) {
-                out[choice.id as usize] += self.facts_of(program).map_or(0, |f| f.misses);
+        for program in self.programs.attached() {
+            if let Some(event) = owner(program) {
+                out[event as usize] += self.facts_of(program).map_or(0, |f| f.misses);
             }
         }
         out
@@ -275,13 +275,24 @@ impl Kernel {
     }
 }
 
+/// The number of this process as the programs see it; 0, which is nobody, where it has another one in its own pid
+/// namespace.
+fn own_process() -> u32 {
+    /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
+    const HOST: &str = "pid:[4026531836]";
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(namespace) if namespace.as_os_str() == HOST => std::process::id(),
+        _ => 0,
+    }
+}
+
 /// The program behind [`Kernel::seed`].
 const ITERATOR: &str = "tasks";
 
 fn load_object(btf: &AyaBtf, facts: &[u32], config: &Config) -> Result<Ebpf, Error> {
     let cpus = aya::util::nr_cpus().map_err(|(path, e)| Error::Load(format!("{path}: {e}")))? as u32;
     let level: u8 = if config.debug_log { u8::MAX } else { 0 };
-    let (own, env) = (std::process::id(), config.env_bytes.min(0x2000));
+    let (own, env) = (own_process(), config.env_bytes.min(ARGUMENTS_MAX));
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("FACTS", facts, true)

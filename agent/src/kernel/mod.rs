@@ -22,7 +22,7 @@ use haechi_ebpf::wire::at;
 use crate::batch::Batch;
 use ring::Ring;
 
-/// Records taken in one drain at most, so that a flood cannot keep the collector from releasing what it has.
+/// Records taken from one ring in one drain at most, so that a flood cannot keep the collector from releasing what it has.
 const DRAIN_MAX: usize = 65_536;
 
 /// The reading end of the rings.
@@ -35,19 +35,26 @@ impl Drain {
     /// Takes a snapshot of the producer positions and appends what lies before them to `batch`, in order of time.
     /// Returns how many records were taken.
     ///
-    /// The bulk ring's position is read first: a record in it that was caused by one in the critical ring (an open by a
-    /// process just forked) then never comes without its cause.
+    /// The bulk ring's position is read first, and the critical ring drained first: a record in the bulk ring that was
+    /// caused by one in the critical ring (an open by a process just forked) then never comes without its cause. Where
+    /// the critical ring has to stop at a record that is still being written, the bulk ring waits too.
     pub fn drain(&mut self, batch: &mut Batch) -> usize {
         let before = batch.len();
         let (bulk, critical) = (self.bulk.produced(), self.critical.produced());
-        for (ring, until) in [(&mut self.critical, critical), (&mut self.bulk, bulk)] {
-            ring.drain(until, |record| {
-                let time = record.get(at::TIME..).and_then(<[u8]>::first_chunk).map_or(0, |b| u64::from_le_bytes(*b));
-                batch.push(time, record);
-                batch.len() - before < DRAIN_MAX
-            });
+        if take(&mut self.critical, critical, batch) {
+            take(&mut self.bulk, bulk, batch);
         }
         batch.sort();
         batch.len() - before
     }
+}
+
+/// Takes at most [`DRAIN_MAX`] records. Returns whether all before `until` were taken.
+fn take(ring: &mut Ring, until: u64, batch: &mut Batch) -> bool {
+    let before = batch.len();
+    ring.drain(until, |record| {
+        let time = record.get(at::TIME..).and_then(<[u8]>::first_chunk).map_or(0, |b| u64::from_le_bytes(*b));
+        batch.push(time, record);
+        batch.len() - before < DRAIN_MAX
+    })
 }
