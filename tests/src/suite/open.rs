@@ -139,7 +139,7 @@ fn raced(context: &Context, by: &str) -> Result<()> {
     let path = context.file(&format!("raced-{by}"), "x")?;
     let n = 3000;
     let (at, by, count) = (format!("path={path}"), format!("by={by}"), format!("n={n}"));
-    let spec = Spec::run(EVENTS);
+    let spec = Spec::run(&["--events", &format!("{NAME}.data.pathname={path}")]);
     let (stopped, did) = context.watch_with(&spec, || context.actor(&["raced", &at, &by, &count]))?;
     ensure!(did.number("/stolen")? > 0, "nothing was raced: {}", did.did);
     let all = stopped.by(NAME, did.me.pid);
