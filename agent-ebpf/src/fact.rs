@@ -25,6 +25,17 @@ pub enum Source {
     Arguments(&'static str),
 }
 
+impl Source {
+    /// The structs it looks into.
+    #[must_use]
+    pub fn structs(self) -> Option<impl Iterator<Item = &'static str>> {
+        match self {
+            Self::Offset(paths) | Self::Size(paths) => Some(paths.split('|').filter_map(|p| p.split('.').next())),
+            _ => None,
+        }
+    }
+}
+
 /// An entry of [`FACTS`].
 #[derive(Clone, Copy, Debug)]
 pub struct FactDef {

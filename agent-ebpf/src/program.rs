@@ -83,6 +83,17 @@ pub enum Hook {
     Iter(&'static str),
 }
 
+impl Hook {
+    /// The kernel functions it may attach to.
+    #[must_use]
+    pub const fn functions(self) -> &'static [&'static str] {
+        match self {
+            Self::Fexit(names) | Self::Kprobe(names) | Self::Kretprobe(names) => names,
+            _ => &[],
+        }
+    }
+}
+
 /// One kernel program.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramDef {

@@ -3,9 +3,10 @@
 //!
 //! Kinds it does not know end the reading; malformed input is an error, never a panic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use haechi_ebpf::fact::{ABSENT, FACTS, Source};
+use haechi_ebpf::program::PROGRAMS;
 
 /// Why type information cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,8 @@ impl Btf {
     }
 
     fn index(&mut self) -> Result<(), Error> {
+        let wanted: HashSet<&str> = FACTS.iter().filter_map(|f| f.source.structs()).flatten().collect();
+        let hooked: HashSet<&str> = PROGRAMS.iter().flat_map(|p| p.hook.functions()).copied().collect();
         let mut at = 0;
         while at < self.types.len() {
             let id = self.offsets.len() as u32;
@@ -117,11 +120,16 @@ impl Btf {
             if ty.body + extra > self.types.len() {
                 return Err(Error::Short(at));
             }
-            let name: Box<str> = self.string(ty.name).into();
+            let name = self.string(ty.name);
             match ty.kind {
-                kind::STRUCT | kind::UNION if !name.is_empty() => self.structs.entry(name).or_default().push(id),
-                kind::TYPEDEF => drop(self.typedefs.insert(name, id)),
-                kind::FUNC => drop(self.functions.insert(name, id)),
+                kind::STRUCT if wanted.contains(name) => {
+                    let name = name.into();
+                    self.structs.entry(name).or_default().push(id);
+                }
+                kind::TYPEDEF if name.starts_with("btf_trace_") => drop(self.typedefs.insert(name.into(), id)),
+                kind::FUNC if hooked.contains(name) || name.starts_with("bpf_lsm_") => {
+                    self.functions.insert(name.into(), id);
+                }
                 kind::ENUM | kind::ENUM64 => self.index_constants(&ty),
                 _ => (),
             }
@@ -239,7 +247,7 @@ impl Btf {
         })
     }
 
-    /// Whether the kernel has a function that can be hooked.
+    /// Whether the kernel has a function that some program hooks.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
         self.functions.contains_key(name)
@@ -257,7 +265,7 @@ impl Btf {
         self.typedefs.get(format!("btf_trace_{name}").as_str()).copied()
     }
 
-    /// Id of a function.
+    /// Id of a function that some program hooks.
     #[must_use]
     pub fn function_id(&self, name: &str) -> Option<u32> {
         self.functions.get(name).copied()

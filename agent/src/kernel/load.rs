@@ -13,12 +13,11 @@ use haechi_ebpf::program::{Step, owner, plans};
 use haechi_ebpf::wire::{ARGUMENTS_MAX, SCRATCH_PER_CPU};
 use haechi_signatures::demand::Demand;
 
-use super::btf::Btf;
 use super::filters::{STATE, compile};
 use super::log::ToTracing;
 use super::maps::{Filters, take};
 use super::plan::{Choice, choose};
-use super::programs::Programs;
+use super::programs::{Programs, Types};
 use super::ring::Ring;
 use super::sys::{ProgramFacts, program_facts};
 use super::{Drain, seed};
@@ -29,7 +28,7 @@ use crate::loss::Ledger;
 static OBJECT: &[u8] = include_bytes_aligned!(env!("HAECHI_KERNEL_OBJECT"));
 
 /// Where the kernel shows its type information.
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// How to open the kernel.
 #[derive(Clone, Debug)]
@@ -52,8 +51,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             demands: Vec::new(),
-            critical_ring_bytes: 4 << 20,
-            bulk_ring_bytes: 8 << 20,
+            critical_ring_bytes: 2 << 20,
+            bulk_ring_bytes: 4 << 20,
             env_bytes: 0x2000,
             debug_log: false,
             without: Vec::new(),
@@ -102,8 +101,6 @@ pub enum Error {
 /// An open kernel: programs attached, maps filled. Dropping it detaches everything.
 pub struct Kernel {
     object: Ebpf,
-    types: Btf,
-    facts: Vec<u32>,
     programs: Programs,
     filters: Filters,
     counters: PerCpuArray<MapData, u64>,
@@ -124,15 +121,13 @@ impl Kernel {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
-        let bytes = std::fs::read(VMLINUX).map_err(Error::NoTypes)?;
-        let types = Btf::parse(&bytes).map_err(|e| Error::BadTypes(e.to_string()))?;
-        let mut facts = types.facts();
+        let types = Types::read()?;
+        let mut facts = types.own.facts();
         for (fact, value) in FACTS.iter().zip(&facts).filter(|(_, v)| **v == u32::MAX) {
             tracing::debug!(fact = fact.name, value, "absent in this kernel");
         }
         facts.resize(haechi_ebpf::fact::MAX_FACTS, u32::MAX);
-        let btf = AyaBtf::from_sys_fs().map_err(|e| Error::BadTypes(e.to_string()))?;
-        let mut object = load_object(&btf, &facts, config)?;
+        let mut object = load_object(&types.aya, &facts, config)?;
         let logger = if config.debug_log { start_logger(&mut object) } else { None };
         let (critical, bulk) = (
             map_ring(&object, "CRITICAL", config.critical_ring_bytes)?,
@@ -142,10 +137,8 @@ impl Kernel {
             filters: Filters::take(&mut object)?,
             counters: take(&mut object, "COUNTERS")?,
             drain: Some(Drain { critical, bulk }),
-            programs: Programs::new(btf),
+            programs: Programs::new(types, facts),
             object,
-            types,
-            facts,
             choices: Vec::new(),
             without: config.without.clone(),
             missed_before: vec![0; MAX_EVENTS],
@@ -183,9 +176,7 @@ impl Kernel {
         events.extend(demands.iter().map(|d| d.event).filter(|id| !plans(*id).is_empty()));
         let choices: Vec<Choice> = events
             .into_iter()
-            .map(|id| {
-                choose(id, &self.without, |p| self.programs.attach(&mut self.object, &self.types, &self.facts, p))
-            })
+            .map(|id| choose(id, &self.without, |p| self.programs.attach(&mut self.object, p)))
             .collect();
         let step = |id| choices.iter().find(|c| c.id == id).and_then(|c| c.step_kind);
         self.filters.apply(compile(demands, step))?;
@@ -198,6 +189,7 @@ impl Kernel {
             self.programs.detach(&mut self.object, program);
         }
         self.choices = choices;
+        self.programs.rest();
         Ok(())
     }
 
@@ -207,9 +199,8 @@ impl Kernel {
     /// When the iterator cannot be loaded or read.
     pub fn seed(&mut self) -> Result<Batch, Error> {
         let fault = |e: &dyn std::fmt::Display| Error::Seed(e.to_string());
-        self.programs
-            .attach(&mut self.object, &self.types, &self.facts, ITERATOR)
-            .map_err(|refusal| Error::Seed(refusal.reason))?;
+        self.programs.attach(&mut self.object, ITERATOR).map_err(|refusal| Error::Seed(refusal.reason))?;
+        self.programs.rest();
         let Some(Program::Iter(iterator)) = self.object.program_mut(ITERATOR) else {
             return Err(Error::Seed("the iterator is not in the kernel object".into()));
         };

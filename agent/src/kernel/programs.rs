@@ -8,6 +8,7 @@ use haechi_ebpf::fact::{ABSENT, FACTS};
 use haechi_ebpf::program::{Hook, PROGRAMS, ProgramDef};
 
 use super::btf::Btf;
+use super::load::{Error, VMLINUX};
 
 /// Why a program cannot run here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +19,26 @@ pub(super) struct Refusal {
     pub(super) remedy: &'static str,
 }
 
+/// The kernel's type information, as we read it and as aya does. Dozens of megabytes, needed only while programs are
+/// being loaded.
+pub(super) struct Types {
+    pub(super) own: Btf,
+    pub(super) aya: AyaBtf,
+}
+
+impl Types {
+    pub(super) fn read() -> Result<Self, Error> {
+        let bytes = std::fs::read(VMLINUX).map_err(Error::NoTypes)?;
+        let own = Btf::parse(&bytes).map_err(|e| Error::BadTypes(e.to_string()))?;
+        let aya = AyaBtf::from_sys_fs().map_err(|e| Error::BadTypes(e.to_string()))?;
+        Ok(Self { own, aya })
+    }
+}
+
 /// What has been tried.
 pub(super) struct Programs {
-    btf: AyaBtf,
+    types: Option<Types>,
+    facts: Vec<u32>,
     tried: BTreeMap<&'static str, Result<(), Refusal>>,
 }
 
@@ -31,23 +49,23 @@ const PERMISSION: &str = "root or CAP_BPF and CAP_PERFMON; no lockdown; on kerne
 const CONFIG: &str = "a kernel built with CONFIG_KPROBES, CONFIG_FUNCTION_TRACER and CONFIG_BPF_EVENTS";
 
 impl Programs {
-    pub(super) fn new(btf: AyaBtf) -> Self {
-        Self { btf, tried: BTreeMap::new() }
+    pub(super) fn new(types: Types, facts: Vec<u32>) -> Self {
+        Self { types: Some(types), facts, tried: BTreeMap::new() }
+    }
+
+    /// Gives the memory of the type information back until it is needed again.
+    pub(super) fn rest(&mut self) {
+        self.types = None;
+        super::sys::trim();
     }
 
     /// Makes sure that a program is attached. A refusal is remembered.
-    pub(super) fn attach(
-        &mut self,
-        object: &mut Ebpf,
-        types: &Btf,
-        facts: &[u32],
-        name: &'static str,
-    ) -> Result<(), Refusal> {
+    pub(super) fn attach(&mut self, object: &mut Ebpf, name: &'static str) -> Result<(), Refusal> {
         if let Some(known) = self.tried.get(name) {
             return known.clone();
         }
         let result = match PROGRAMS.iter().find(|p| p.name == name) {
-            Some(def) => self.try_attach(object, types, facts, def),
+            Some(def) => self.try_attach(object, def),
             None => Err(Refusal { reason: format!("there is no program {name}"), remedy: "" }),
         };
         self.tried.insert(name, result.clone());
@@ -69,16 +87,20 @@ impl Programs {
         self.tried.iter().filter(|(_, r)| r.is_ok()).map(|(name, _)| *name)
     }
 
-    fn try_attach(&self, object: &mut Ebpf, types: &Btf, facts: &[u32], def: &ProgramDef) -> Result<(), Refusal> {
-        if let Some(missing) = def.needs.iter().find(|f| facts.get(f.0 as usize) == Some(&ABSENT)) {
+    fn try_attach(&mut self, object: &mut Ebpf, def: &ProgramDef) -> Result<(), Refusal> {
+        if let Some(missing) = def.needs.iter().find(|f| self.facts.get(f.0 as usize) == Some(&ABSENT)) {
             let reason = format!("this kernel has no {}", FACTS[missing.0 as usize].name);
             return Err(Refusal { reason, remedy: NEWER });
         }
-        let targets = targets(def.hook, types)?;
+        let types = match self.types.take().map_or_else(Types::read, Ok) {
+            Ok(types) => self.types.insert(types),
+            Err(error) => return Err(Refusal { reason: error.to_string(), remedy: "" }),
+        };
+        let targets = targets(def.hook, &types.own)?;
         let program = object
             .program_mut(def.name)
             .ok_or_else(|| Refusal { reason: "not in the kernel object".into(), remedy: "cargo xtask build" })?;
-        let attached = attach(program, def.hook, &targets, &self.btf);
+        let attached = attach(program, def.hook, &targets, &types.aya);
         attached.map_err(|error| {
             tracing::debug!(program = def.name, %error, "refused");
             let _ = unload(program);

@@ -13,6 +13,15 @@ const INFO: usize = 232;
 /// Offset of jited_prog_len.
 const JITED: usize = 16;
 
+/// Hands freed memory back to the system: the allocator keeps what many small frees leave behind.
+pub(super) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// What the kernel tells of a loaded program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProgramFacts {

@@ -1,4 +1,5 @@
-//! The queue of one sink and the thread behind it. A flood of events does not push findings out: they have room besides.
+//! The queue of one sink and the thread behind it. A flood of events pushes neither findings nor gaps out: they have
+//! room besides.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use tracing::{error, warn};
 use super::{ByName, Sink};
 use crate::render::{Happening, Item};
 
-/// Room that only findings may use.
+/// Room that only findings and gaps may use.
 const FINDINGS: usize = 1024;
 /// Items written together, at most.
 const TOGETHER: usize = 256;
@@ -36,7 +37,7 @@ pub struct Status {
 
 pub(super) struct Queue {
     sender: SyncSender<Arc<Item>>,
-    /// Items that may wait before only findings are taken.
+    /// Items that may wait before only findings and gaps are taken.
     capacity: usize,
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -100,7 +101,7 @@ impl Queue {
     pub(super) fn send(&self, item: &Arc<Item>) {
         let shared = &self.shared;
         let waiting = shared.waiting.fetch_add(1, Ordering::AcqRel);
-        let room = waiting < self.capacity || matches!(**item, Item::Finding(_));
+        let room = waiting < self.capacity || matters(item);
         if self.is_closed() || !room || self.sender.try_send(item.clone()).is_err() {
             shared.waiting.fetch_sub(1, Ordering::AcqRel);
             shared.lose(item);
@@ -122,6 +123,11 @@ impl Queue {
         }
         status(&self.shared)
     }
+}
+
+/// What a flood must not push out: findings, and the word of a gap.
+fn matters(item: &Item) -> bool {
+    matches!(item, Item::Finding(_)) || item.name() == lost_events::DEF.name
 }
 
 fn status(shared: &Shared) -> Status {
