@@ -5,14 +5,14 @@ use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_pid_tgid, bpf_p
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
-use haechi_ebpf::event::{existing_process, sched_process_exec, sched_process_exit, sched_process_fork};
+use haechi_ebpf::event::{Field, existing_process, sched_process_exec, sched_process_exit, sched_process_fork};
 use haechi_ebpf::fact;
-use haechi_ebpf::filter::has;
+use haechi_ebpf::filter::has as wants;
 use haechi_ebpf::program::Step;
 
 use crate::gate;
 use crate::maps::{RENAMES, env_max};
-use crate::mem::{Btf, Mem, Probe, Ptr, field, get, inside, mask, pointer};
+use crate::mem::{Btf, Mem, Probe, Ptr, field, get, has, inside, mask, pointer};
 use crate::record::{KEYS, Record};
 use crate::task::{head, head_of, innermost};
 
@@ -24,7 +24,7 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
     let Some(gate) = gate::open(sched_process_fork::ID) else { return 0 };
     let (tid, tgid) = numbers::<Btf>(child);
-    if tid != tgid && !gate.has(has::THREADS) {
+    if tid != tgid && !gate.has(wants::THREADS) {
         return 0;
     }
     let Some(mut record) = Record::begin(&sched_process_fork::DEF) else { return 0 };
@@ -142,18 +142,24 @@ fn previous_name(record: &mut Record) {
     }
 }
 
+/// Who logged in, in which session, at which terminal.
+#[inline(always)]
+fn login(record: &mut Record, task: Ptr, uid: Field, session: Field, terminal: Field) {
+    if has(fact::TASK_LOGINUID) {
+        record.put(uid, field::<Btf, u32>(task, fact::TASK_LOGINUID).into());
+        record.put(session, field::<Btf, u32>(task, fact::TASK_SESSIONID).into());
+    }
+    let tty = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_TTY);
+    if !tty.is_null() {
+        record.put_kernel_str::<64>(terminal, inside(tty, fact::TTY_NAME));
+    }
+}
+
 #[inline(always)]
 fn credentials(record: &mut Record, task: Ptr) {
     use sched_process_exec::field as f;
 
-    if crate::mem::has(fact::TASK_LOGINUID) {
-        record.put(f::login_uid, field::<Btf, u32>(task, fact::TASK_LOGINUID).into());
-        record.put(f::sessionid, field::<Btf, u32>(task, fact::TASK_SESSIONID).into());
-    }
-    let tty = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_TTY);
-    if !tty.is_null() {
-        record.put_kernel_str::<64>(f::tty, inside(tty, fact::TTY_NAME));
-    }
+    login(record, task, f::login_uid, f::sessionid, f::tty);
     let cred = pointer::<Btf>(task, fact::TASK_CRED);
     record.put(f::euid, field::<Btf, u32>(cred, fact::CRED_EUID).into());
     record.put(f::gid, field::<Btf, u32>(cred, fact::CRED_GID).into());
@@ -267,7 +273,7 @@ fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     } else {
         field::<Btf, i32>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_LIVE) == 0
     };
-    if !last && !gate.has(has::THREADS) {
+    if !last && !gate.has(wants::THREADS) {
         return 0;
     }
     let Some(mut record) = Record::begin(&sched_process_exit::DEF) else { return 0 };
@@ -315,14 +321,7 @@ fn tasks(ctx: *mut c_void) -> i32 {
     }
     let parent = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_PARENT), fact::TASK_LEADER);
     record.put(f::parent_start_time, field::<Btf, u64>(parent, fact::TASK_START));
-    if crate::mem::has(fact::TASK_LOGINUID) {
-        record.put(f::login_uid, field::<Btf, u32>(task, fact::TASK_LOGINUID).into());
-        record.put(f::sessionid, field::<Btf, u32>(task, fact::TASK_SESSIONID).into());
-    }
-    let tty = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_TTY);
-    if !tty.is_null() {
-        record.put_kernel_str::<64>(f::tty, inside(tty, fact::TTY_NAME));
-    }
+    login(&mut record, task, f::login_uid, f::sessionid, f::tty);
     let cred = pointer::<Btf>(task, fact::TASK_CRED);
     record.put(f::euid, field::<Btf, u32>(cred, fact::CRED_EUID).into());
     record.put(f::cap_effective, capabilities(cred, fact::CRED_CAP_EFFECTIVE));
