@@ -6,6 +6,7 @@
 //! contract crates alone.
 
 pub mod actor;
+pub mod bench;
 pub mod facts;
 pub mod fuzzing;
 pub mod golden;

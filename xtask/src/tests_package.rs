@@ -21,7 +21,8 @@ pub(crate) fn bench(args: &[String]) -> Result<i32> {
     let haechi = build::all(Profile::Release)?;
     programs(Profile::Release)?;
     let mut bench = Command::new(place::built("release", "haechi-bench"));
-    code(bench.arg("--haechi").arg(haechi).args(args))
+    // One row counts instructions in a virtual machine, which only this program can start.
+    code(bench.arg("--haechi").arg(haechi).arg("--xtask").arg(std::env::current_exe()?).args(args))
 }
 
 /// `cargo xtask fuzz [seconds] [arguments]`: broken input for every reader.

@@ -1,15 +1,18 @@
 //! The comparison: the same load bare, under empty programs, bare, under the agent, bare. Each sample stands between two
 //! bare ones; where those two disagree the machine was doing something else, and the sample is taken again.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Bench;
 use super::agent::{Agent, Lines};
 use super::floor::{Floor, programs};
+use super::gate::Watch;
 use super::stats::{median, spread};
 
 /// Bare samples around another may differ by this part.
 const DRIFT: f64 = 0.05;
+/// Others may use this part of one processor meanwhile.
+const OTHERS: f64 = 0.25;
 /// How often a sample is taken again.
 const RETRIES: usize = 4;
 /// Rounds that must be clean for the result to prove anything.
@@ -29,7 +32,7 @@ pub(super) struct Pair {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
     /// Under empty programs.
-    pub(super) floor: Option<Pair>,
+    pub(super) floor: Pair,
     /// Under the agent.
     pub(super) agent: Pair,
 }
@@ -49,64 +52,77 @@ pub(super) struct Outcome {
 /// A sample of the load; with the agent under which it is taken.
 pub(super) type Sample<'a> = dyn FnMut(Option<&Agent>) -> Result<f64> + 'a;
 
-/// Compares `rounds` times.
-pub(super) fn run(bench: &Bench, settings: &[String], with_floor: bool, sample: &mut Sample<'_>) -> Result<Outcome> {
-    let hooks = if with_floor { programs(bench, settings)? } else { Vec::new() };
+/// Compares `rounds` times. `pids` are the processes of the load.
+pub(super) fn run(bench: &Bench, settings: &[String], pids: &[u32], sample: &mut Sample<'_>) -> Result<Outcome> {
+    let hooks = programs(bench, settings)?;
     let (mut rounds, mut losses, mut attached) = (Vec::new(), Vec::new(), 0);
+    let mut judge = Judge { bench, pids: pids.to_vec(), sample };
     // The first is slower: nothing is warm.
-    sample(None)?;
+    judge.sample(None, 0)?;
     while rounds.len() < bench.rounds {
-        let floor = match with_floor {
-            true => Some(pair(bench, sample, |bench, sample| {
-                let floor = Floor::attach(&bench.btf, &hooks)?;
-                attached = floor.len();
-                let value = sample(None)?;
-                Ok((value, bench.gate.alone(floor.len())))
-            })?),
-            false => None,
-        };
-        let agent = pair(bench, sample, |bench, sample| {
+        let floor = judge.pair(|judge| {
+            let floor = Floor::attach(&bench.btf, &hooks)?;
+            attached = floor.len();
+            judge.sample(None, floor.len())
+        })?;
+        let agent = judge.pair(|judge| {
             let agent = Agent::start(bench, settings, Lines::Dropped)?;
-            let value = sample(Some(&agent))?;
+            let sample = judge.sample(Some(&agent), attached)?;
             let said = agent.stop()?;
             if !said.ends_with("lost: none") {
                 losses.push(said);
             }
-            Ok((value, true))
+            Ok(sample)
         })?;
         rounds.push(Round { floor, agent });
     }
-    let clean = |r: &Round| r.agent.clean && r.floor.is_none_or(|f| f.clean);
+    let clean = |r: &Round| r.agent.clean && r.floor.clean;
     let count = rounds.iter().filter(|r| clean(r)).count();
     let mut noisy = String::new();
     if count >= CLEAN.min(bench.rounds) {
         rounds.retain(clean);
     } else {
-        noisy = format!("in {count} of {} rounds the samples around agreed to {DRIFT}", rounds.len());
+        noisy = format!("only {count} of {} rounds were undisturbed by other programs", rounds.len());
     }
     Ok(Outcome { rounds, noisy, losses, hooks: attached })
 }
 
-fn pair(
-    bench: &Bench,
-    sample: &mut Sample<'_>,
-    mut with: impl FnMut(&Bench, &mut Sample<'_>) -> Result<(f64, bool)>,
-) -> Result<Pair> {
-    let mut last = None;
-    for _ in 0..=RETRIES {
-        bench.gate.wait();
-        let before = sample(None)?;
-        let (value, undisturbed) = with(bench, sample)?;
-        let after = sample(None)?;
-        let alone = bench.gate.alone(0);
-        let clean = undisturbed && alone && (before - after).abs() <= DRIFT * before.min(after);
-        let pair = Pair { bare: f64::midpoint(before, after), with: value, clean };
-        if clean {
-            return Ok(pair);
-        }
-        last = Some(pair);
+/// Takes samples, and judges whether others disturbed them.
+struct Judge<'a, 'b> {
+    bench: &'a Bench,
+    pids: Vec<u32>,
+    sample: &'a mut Sample<'b>,
+}
+
+impl Judge<'_, '_> {
+    /// A sample, and whether it was undisturbed; `links`: tracing programs of ours.
+    fn sample(&mut self, agent: Option<&Agent>, links: usize) -> Result<(f64, bool)> {
+        let pids: Vec<u32> = self.pids.iter().copied().chain(agent.map(Agent::pid)).collect();
+        let watch = Watch::start(&pids);
+        let value = (self.sample)(agent)?;
+        Ok((value, watch.others() < OTHERS && self.bench.gate.alone(links)))
     }
-    last.ok_or_else(|| anyhow::anyhow!("no sample was taken"))
+
+    /// A sample between two bare ones.
+    fn pair(&mut self, mut with: impl FnMut(&mut Self) -> Result<(f64, bool)>) -> Result<Pair> {
+        let mut best: Option<(f64, Pair)> = None;
+        for _ in 0..=RETRIES {
+            self.bench.gate.wait();
+            let (before, first) = self.sample(None, 0)?;
+            let (value, second) = with(self)?;
+            let (after, third) = self.sample(None, 0)?;
+            let drift = (before - after).abs() / before.min(after);
+            let clean = first && second && third && drift <= DRIFT;
+            let pair = Pair { bare: f64::midpoint(before, after), with: value, clean };
+            if clean {
+                return Ok(pair);
+            }
+            if best.is_none_or(|b| drift < b.0) {
+                best = Some((drift, pair));
+            }
+        }
+        best.map(|b| b.1).context("no sample was taken")
+    }
 }
 
 impl Outcome {
@@ -127,8 +143,7 @@ impl Outcome {
     }
 
     /// The load under empty programs.
-    pub(super) fn floor(&self) -> Option<f64> {
-        let floors: Vec<f64> = self.rounds.iter().filter_map(|r| r.floor.map(|f| f.with)).collect();
-        (!floors.is_empty()).then(|| median(&floors))
+    pub(super) fn floor(&self) -> f64 {
+        self.of(|r| r.floor.with).0
     }
 }

@@ -3,15 +3,15 @@
 
 use anyhow::{Context as _, Result};
 
+use super::Bench;
 use super::agent::settings;
 use super::contest::{self, Round};
 use super::loader::Loader;
 use super::report::Measured;
-use super::Bench;
 
 /// A call that no rule looks for, against empty programs on the same hooks.
 pub(super) fn unwatched(bench: &Bench) -> Result<Measured> {
-    compare(bench, &["getppid"], &settings(bench, "", &[])?, |r| over_floor(r))
+    compare(bench, &["getppid"], &settings(bench, "", &[])?, over_floor)
 }
 
 /// Opens of a file that no rule looks for.
@@ -30,15 +30,14 @@ pub(super) fn open_watched(bench: &Bench) -> Result<Measured> {
 }
 
 fn over_floor(round: &Round) -> f64 {
-    let floor = round.floor.map_or(0.0, |f| f.with - f.bare);
-    round.agent.with - round.agent.bare - floor
+    round.agent.with - round.agent.bare - (round.floor.with - round.floor.bare)
 }
 
 fn compare(bench: &Bench, load: &[&str], settings: &[String], value: impl Fn(&Round) -> f64) -> Result<Measured> {
     let mut loader = Loader::start(load)?;
     let time = if bench.quick { 100 } else { 400 };
-    let mut means = Vec::new();
-    let outcome = contest::run(bench, settings, true, &mut |agent| {
+    let (pids, mut means) = ([loader.pid()], Vec::new());
+    let outcome = contest::run(bench, settings, &pids, &mut |agent| {
         let took = loader.time(time)?;
         if agent.is_some() {
             means.push(took.mean);
@@ -51,7 +50,7 @@ fn compare(bench: &Bench, load: &[&str], settings: &[String], value: impl Fn(&Ro
         value,
         spread,
         bare: Some(outcome.bare()),
-        floor: outcome.floor(),
+        floor: Some(outcome.floor()),
         rounds: outcome.len(),
         noisy: outcome.noisy.clone(),
         ..Measured::default()
@@ -59,7 +58,7 @@ fn compare(bench: &Bench, load: &[&str], settings: &[String], value: impl Fn(&Ro
     measured.extra.insert("agent", outcome.of(|r| r.agent.with).0);
     measured.extra.insert("agent_mean", super::stats::median(&means));
     measured.extra.insert("over_floor", outcome.of(over_floor).0);
-    measured.extra.insert("floor_over_bare", outcome.of(|r| r.floor.map_or(0.0, |f| f.with - f.bare)).0);
+    measured.extra.insert("floor_over_bare", outcome.of(|r| r.floor.with - r.floor.bare).0);
     measured.notes.push(format!("floor: {} empty programs", outcome.hooks));
     if let Some(lost) = outcome.losses.last() {
         measured.notes.push(format!("the agent's last word: {lost}"));

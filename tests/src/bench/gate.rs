@@ -12,6 +12,8 @@ use super::bpf::tracing_links;
 const QUIET: f64 = 0.12;
 /// How long one look takes.
 const LOOK: Duration = Duration::from_millis(150);
+/// Seconds in a tick of /proc.
+const TICK: f64 = 0.01;
 /// Longest wait for one sample, and for all of a row.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BUDGET: Duration = Duration::from_secs(240);
@@ -43,12 +45,21 @@ impl Gate {
 
     /// Waits for a quiet moment. Gives up after a while: whoever measures finds out by other means.
     pub(super) fn wait(&self) {
+        self.wait_for(|| self.alone(0));
+    }
+
+    /// The same, whoever traces.
+    pub(super) fn wait_for_processor(&self) {
+        self.wait_for(|| true);
+    }
+
+    fn wait_for(&self, alone: impl Fn() -> bool) {
         let began = Instant::now();
         let patience = PATIENCE.min(self.budget.get());
         while began.elapsed() < patience {
             let watch = Watch::start(&[]);
             pause(LOOK);
-            if watch.others() < QUIET && self.alone(0) {
+            if watch.others() < QUIET && alone() {
                 break;
             }
         }
@@ -99,17 +110,17 @@ impl Watch {
 
 /// Seconds that all processors were busy since boot, and tasks made.
 fn machine() -> (f64, u64) {
-    const TICK: f64 = 0.01;
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
     let numbers: Vec<f64> = line("cpu ").split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    // user nice system idle iowait irq softirq
-    let busy: f64 = numbers.iter().take(7).enumerate().filter(|(i, _)| ![3, 4].contains(i)).map(|(_, n)| n).sum();
+    // user, nice, system; what interrupts take is part of whoever they interrupt.
+    let busy: f64 = numbers.iter().take(3).sum();
     (busy * TICK, line("processes ").trim().parse().unwrap_or(0))
 }
 
 fn ours(pids: &[u32]) -> f64 {
-    cpu_seconds(std::process::id()) + pids.iter().map(|p| cpu_seconds(*p)).sum::<f64>()
+    let of = |pid: u32| cpu_seconds(pid) + children_seconds(pid);
+    of(std::process::id()) + pids.iter().map(|p| of(*p)).sum::<f64>()
 }
 
 /// Seconds that the threads of a process have run, to the nanosecond; 0 when it is gone.
@@ -117,4 +128,12 @@ pub(super) fn cpu_seconds(pid: u32) -> f64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let ran = threads.filter_map(|t| fs::read_to_string(t.path().join("schedstat")).ok());
     ran.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+}
+
+/// Seconds that children of a process ran which it has waited for.
+fn children_seconds(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = text.rsplit(')').next().unwrap_or_default();
+    // Fields 16 and 17 of the line; the name is the second.
+    after_name.split_whitespace().skip(13).take(2).filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() * TICK
 }

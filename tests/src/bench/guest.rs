@@ -63,9 +63,8 @@ impl Guest {
 /// Boots the machine and asks.
 pub(super) fn outside(bench: &Bench) -> Result<Guest> {
     let xtask = bench.xtask.as_ref().context("no --xtask to start a virtual machine with: use `cargo xtask bench`")?;
-    let results = bench.place.path().join("guest");
     let mut vm = command(xtask);
-    vm.args(["vm", KERNEL, "--icount", "--deadline", "900", "--results"]).arg(results).arg("--");
+    vm.args(["vm", KERNEL, "--icount", "--deadline", "900", "--"]);
     vm.arg(std::env::current_exe()?).args(["--guest", "--haechi"]).arg(&bench.haechi);
     vm.args(["--rounds", if bench.quick { "1" } else { "3" }]);
     let out = vm.stdin(Stdio::null()).output().context("xtask")?;

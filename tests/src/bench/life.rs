@@ -12,16 +12,17 @@ use super::report::Measured;
 
 pub(super) fn process_life(bench: &Bench) -> Result<Measured> {
     let mut loader = Loader::start(&["spawn"])?;
+    let pids = [loader.pid()];
     let time = if bench.quick { 200 } else { 1000 };
     let settings = settings(bench, "", &[])?;
-    let outcome = contest::run(bench, &settings, true, &mut |_| Ok(loader.time(time)?.median))?;
+    let outcome = contest::run(bench, &settings, &pids, &mut |_| Ok(loader.time(time)?.median))?;
     drop(loader);
     let (host, spread) = outcome.of(|r| r.agent.with / r.agent.bare);
     let mut measured = Measured {
         value: host,
         spread,
         bare: Some(outcome.bare()),
-        floor: outcome.floor(),
+        floor: Some(outcome.floor()),
         rounds: outcome.len(),
         noisy: outcome.noisy.clone(),
         ..Measured::default()

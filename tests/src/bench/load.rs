@@ -21,13 +21,17 @@ type Step = Box<dyn FnMut() -> Result<()>>;
 /// What the first word means.
 fn step(kind: &str, args: &Args) -> Result<Step> {
     Ok(match kind {
-        "getppid" => Box::new(|| Ok(drop(call(libc::SYS_getppid, [])?))),
+        "getppid" => Box::new(|| {
+            call(libc::SYS_getppid, [])?;
+            Ok(())
+        }),
         "open" => {
             let path: CString = args.path("path")?;
             Box::new(move || {
                 let how = (libc::O_RDONLY | libc::O_CLOEXEC).into();
                 let fd = call(libc::SYS_openat, [libc::AT_FDCWD.into(), path.as_c_str().into(), how])?;
-                Ok(drop(call(libc::SYS_close, [fd.into()])?))
+                call(libc::SYS_close, [fd.into()])?;
+                Ok(())
             })
         }
         "spawn" => Box::new(|| {
@@ -42,7 +46,7 @@ fn step(kind: &str, args: &Args) -> Result<Step> {
 /// ends, once or more each period of irregular length (so that it meets no other period); else it answers orders, line by
 /// line: `time MILLISECONDS` or `count N`, with `median mean cpu count`: nanoseconds of one step, and of processor
 /// time of itself and its children.
-pub(super) fn serve(words: Vec<String>) -> Result<()> {
+pub(super) fn serve(words: &[String]) -> Result<()> {
     let (kind, rest) = words.split_first().context("which load?")?;
     let args = Args::parse(rest.iter().cloned());
     if args.get("cpu").is_some() {

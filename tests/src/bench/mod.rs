@@ -99,7 +99,7 @@ impl Bench {
 /// Runs what the command line asks for.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let done = Options::parse(args).and_then(|mode| match mode {
-        Mode::Load(words) => load::serve(words).map(|()| ExitCode::SUCCESS),
+        Mode::Load(words) => load::serve(&words).map(|()| ExitCode::SUCCESS),
         Mode::Guest(options) => guest::inside(&Bench::open(&options)?).map(|()| ExitCode::SUCCESS),
         Mode::List => {
             ROWS.iter().for_each(|def| println!("{}", def.id));

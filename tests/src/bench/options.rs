@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str = "haechi-bench [--only ROW[,ROW]] [--rounds N] [--quick] [--json] [--list] [--haechi FILE] [--xtask FILE]";
+const USAGE: &str =
+    "haechi-bench [--only ROW[,ROW]] [--rounds N] [--quick] [--json] [--list] [--haechi FILE] [--xtask FILE]";
 
 /// What is asked for.
 pub(super) enum Mode {

@@ -1,0 +1,99 @@
+//! A web server at full speed: wrk on one processor, nginx on the other, connections kept. Both processors are busy, so
+//! what the agent itself uses counts as much as what its programs cost.
+
+use std::fmt::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Bench;
+use super::agent::settings;
+use super::child::{Child, last_cpu, pinned, silent};
+use super::contest;
+use super::gate::pause;
+use super::report::Measured;
+use super::stats::median;
+
+const CONNECTIONS: u32 = 16;
+
+pub(super) fn web(bench: &Bench) -> Result<Measured> {
+    let server = Server::start(bench)?;
+    let seconds = if bench.quick { 1 } else { 3 };
+    let settings = settings(bench, "", &[])?;
+    let mut share = Vec::new();
+    let outcome = contest::run(bench, &settings, &[server.nginx.pid()], &mut |agent| {
+        let before = agent.map(super::agent::Agent::cpu);
+        let rate = server.requests(seconds)?;
+        if let (Some(agent), Some(before)) = (agent, before) {
+            share.push((agent.cpu() - before) / f64::from(seconds));
+        }
+        Ok(rate)
+    })?;
+    // Each against its own neighbours: the ratio of the two ratios to bare.
+    let bare_ratio = |p: contest::Pair| p.with / p.bare;
+    let (value, spread) = outcome.of(|r| bare_ratio(r.agent) / bare_ratio(r.floor));
+    let mut measured = Measured {
+        value,
+        spread,
+        bare: Some(outcome.bare()),
+        floor: Some(outcome.floor()),
+        rounds: outcome.len(),
+        noisy: outcome.noisy.clone(),
+        ..Measured::default()
+    };
+    measured.extra.insert("agent_rps", outcome.of(|r| r.agent.with).0);
+    measured.extra.insert("agent_over_bare", outcome.of(|r| bare_ratio(r.agent)).0);
+    measured.extra.insert("floor_over_bare", outcome.of(|r| bare_ratio(r.floor)).0);
+    measured.extra.insert("agent_cpu_percent", 100.0 * median(&share));
+    measured.notes.push(format!("requests a second, {CONNECTIONS} connections kept, a file of 1 KiB"));
+    Ok(measured)
+}
+
+/// nginx with one worker on the last processor.
+struct Server {
+    nginx: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(bench: &Bench) -> Result<Self> {
+        for program in ["nginx", "wrk"] {
+            let found = silent(Command::new(program).arg("-v")).status();
+            found.with_context(|| format!("{program} is missing: apt-get install nginx-light wrk"))?;
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        bench.place.file("www/file", vec![b'x'; 1024])?;
+        let dir = bench.place.path().display();
+        let mut text = String::from("daemon off; master_process off; user root;\n");
+        writeln!(text, "pid {dir}/nginx.pid; error_log {dir}/nginx.log;")?;
+        writeln!(text, "events {{ worker_connections 256; }}")?;
+        writeln!(text, "http {{ access_log off; keepalive_requests 1000000000; default_type text/plain;")?;
+        for body in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            writeln!(text, "{body}_temp_path {dir}/{body};")?;
+        }
+        writeln!(text, "server {{ listen 127.0.0.1:{port}; root {dir}/www; }} }}")?;
+        let config = bench.place.file("nginx.conf", text)?;
+        let mut nginx = pinned(last_cpu(), "nginx");
+        nginx.args(["-c", &config, "-p"]).arg(bench.place.path());
+        let server = Self { nginx: Child::start(silent(&mut nginx))?, url: format!("http://127.0.0.1:{port}/file") };
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            ensure!(Instant::now() < end, "nginx does not listen");
+            pause(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+
+    /// Requests a second over so many seconds.
+    fn requests(&self, seconds: u32) -> Result<f64> {
+        let mut wrk = pinned(0, "wrk");
+        wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
+        let out = wrk.args(["--duration", &format!("{seconds}s"), &self.url]).output()?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        ensure!(out.status.success() && !text.contains("Non-2xx"), "wrk: {text}");
+        let rate = text.lines().find_map(|l| l.strip_prefix("Requests/sec:")?.trim().parse().ok());
+        rate.with_context(|| format!("wrk: {text}"))
+    }
+}
