@@ -1,8 +1,8 @@
 //! Starting other programs: shown before they run, named when they fail. Knows no chore.
 
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -69,7 +69,7 @@ pub(crate) fn pass_on(child: &mut Child, mut each: impl FnMut(&str)) -> Result<(
     while pipe.read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches(['\n', '\r']);
-        println!("{text}");
+        writeln!(io::stdout(), "{text}").context("standard output is closed")?;
         each(text);
         line.clear();
     }
@@ -88,7 +88,6 @@ pub(crate) fn end_tree(root: u32) {
         // Failure means that it is gone, which is what we want.
         let _gone = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
     }
-    thread::yield_now();
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs, io, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -67,8 +67,11 @@ pub(crate) fn boot(
         command.args(["--cpus", &machine.cpus.to_string()]);
     }
     command.arg("--").arg(format!("bash {}", init.0.display()));
-    // The emulator opens its output anew: a pipe keeps that in order where a file would be overwritten.
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start vng")?;
+    // The emulator opens its outputs anew, which empties a file that one of them may be: it gets pipes.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start vng")?;
+    let mut complaints = child.stderr.take().context("the child's error output was not piped")?;
+    let complaints = thread::spawn(move || io::copy(&mut complaints, &mut io::stderr()));
 
     let (done, overdue) = (errand.deadline + BOOT, child.id());
     let (finished, wait) = mpsc::sync_channel::<()>(1);
@@ -80,9 +83,15 @@ pub(crate) fn boot(
         late
     });
     let passed = sh::pass_on(&mut child, each);
+    if passed.is_err() {
+        // Nobody listens any more.
+        sh::end_tree(child.id());
+    }
     let status = child.wait()?;
     drop(finished);
     let late = guard.join().unwrap_or(false);
+    // What cannot be shown cannot be shown; the exit code still counts.
+    let _shown = complaints.join();
     passed?;
     if late {
         bail!("the guest did not end within {} s and was stopped", done.as_secs());
