@@ -102,6 +102,7 @@ facts! {
     PATH_DENTRY = Offset "path.dentry";
     PATH_MNT = Offset "path.mnt";
     DENTRY_PARENT = Offset "dentry.d_parent";
+    DENTRY_INODE = Offset "dentry.d_inode";
     DENTRY_NAME = Offset "dentry.d_name.name|dentry.__d_name.name";
     DENTRY_NAME_LEN = Offset "dentry.d_name.len|dentry.__d_name.len";
     VFSMOUNT_ROOT = Offset "vfsmount.mnt_root";

@@ -25,6 +25,8 @@ const IO_URING_ENTER: u32 = 426;
 /// `FMODE_NOACCOUNT` of include/linux/fs.h: opened by a file system for itself (overlay's backing files).
 const FMODE_NOACCOUNT: u32 = 0x2000_0000;
 
+/// `O_PATH` of include/uapi/asm-generic/fcntl.h.
+const O_PATH: u32 = 0o10_000_000;
 /// `FMODE_PATH`, the same file: opened with O_PATH.
 const FMODE_PATH: u32 = 0x4000;
 /// O_CREAT, O_EXCL, O_NOCTTY and O_TRUNC: the file forgets them once it is open (`do_dentry_open()` in fs/open.c).
@@ -168,11 +170,13 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, action: Action, ret: i64) {
         let dir = if action.dir_arg == Action::NONE { AT_FDCWD } else { dir };
         return asked::<true>(path, dir, call.abi, None, Some(ret));
     }
-    // Opened as a place, not as a file: no hook sees that as an open either.
-    if field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_PATH != 0 {
+    // Opened as a place, not as a file: no hook sees that as an open either. Both must say so: another thread may have
+    // replaced the file, or rewritten the flags in memory.
+    let flags = open_flags::<M>(regs, call, action);
+    if flags & O_PATH != 0 && field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_PATH != 0 {
         return;
     }
-    let flags = open_flags::<M>(regs, call, action) & CREATION;
+    let flags = flags & CREATION;
     report::<Probe>(gate, file, Seen { step: Step::RawSyscall, abi: Some(call.abi), ret: Some(ret), flags });
 }
 

@@ -72,10 +72,10 @@ impl Walk {
         let len = mask::<0xff>(len) as u64;
         let size = len + slash;
         let pos = self.get(POS);
+        self.count(len, slash);
         if pos & FULL != 0 {
             return;
         }
-        self.count(len, slash);
         if pos < size {
             self.set(POS, pos | FULL);
             return;

@@ -207,12 +207,10 @@ fn loader(record: &mut Record, task: Ptr, mm: Ptr) {
     }
     // The process cannot unmap its loader here: it has not run yet.
     let file = file as Ptr;
-    record.put_path::<Probe>(
-        f::interpreter_pathname,
-        pointer::<Probe>(file, fact::FILE_DENTRY),
-        pointer::<Probe>(file, fact::FILE_MNT),
-    );
-    let inode = pointer::<Probe>(file, fact::FILE_INODE);
+    let dentry = pointer::<Probe>(file, fact::FILE_DENTRY);
+    record.put_path::<Probe>(f::interpreter_pathname, dentry, pointer::<Probe>(file, fact::FILE_MNT));
+    // Not the file's own inode: a mapping of an overlay file holds the file below, under the overlay's path.
+    let inode = pointer::<Probe>(dentry, fact::DENTRY_INODE);
     record.put(f::interpreter_dev, field::<Probe, u32>(pointer::<Probe>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::interpreter_inode, field::<Probe, u64>(inode, fact::INODE_INO));
     record.put(f::interpreter_ctime, ctime::<Probe>(inode));
