@@ -96,6 +96,7 @@ facts! {
     FILE_DENTRY = Offset "file.f_path.dentry|file.__f_path.dentry";
     FILE_MNT = Offset "file.f_path.mnt|file.__f_path.mnt";
     FILE_INODE = Offset "file.f_inode";
+    BACKING_USER_PATH = Offset "backing_file.user_path";
     FILE_FLAGS = Offset "file.f_flags";
     FILE_MODE = Offset "file.f_mode";
     FILE_PRIVATE = Offset "file.private_data";

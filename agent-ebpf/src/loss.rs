@@ -14,7 +14,7 @@ pub enum Loss {
     /// A queue in the agent had no room.
     Queue = 3,
     /// The kernel skipped the program to keep it from running inside itself; counted by the kernel since 5.12, for
-    /// trampolines and BTF tracepoints.
+    /// trampolines and BTF tracepoints. For a program that sees more than one event asks for, an upper bound.
     Missed = 4,
     /// The bytes were not a record.
     Rejected = 5,

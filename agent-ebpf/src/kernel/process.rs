@@ -177,6 +177,8 @@ fn capabilities(cred: Ptr, member: fact::Fact) -> u64 {
     field::<Probe, u64>(cred, member)
 }
 
+/// `FMODE_BACKING` of include/linux/fs.h.
+const FMODE_BACKING: u32 = 0x200_0000;
 /// `AT_BASE` of include/uapi/linux/auxvec.h: where the ELF loader was mapped.
 const AT_BASE: u64 = 7;
 /// Entries of the auxiliary vector that are looked at; the kernel writes about 20.
@@ -207,9 +209,16 @@ fn loader(record: &mut Record, task: Ptr, mm: Ptr) {
     }
     // The process cannot unmap its loader here: it has not run yet.
     let file = file as Ptr;
-    let dentry = pointer::<Probe>(file, fact::FILE_DENTRY);
-    record.put_path::<Probe>(f::interpreter_pathname, dentry, pointer::<Probe>(file, fact::FILE_MNT));
-    // Not the file's own inode: a mapping of an overlay file holds the file below, under the overlay's path.
+    // A mapping of an overlay file holds the file below. Its path is the overlay's, or since 6.5 lies beside it.
+    let backing = field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_BACKING != 0 && has(fact::BACKING_USER_PATH);
+    let (dentry, mnt) = if backing {
+        let path = inside(file, fact::BACKING_USER_PATH);
+        (pointer::<Probe>(path, fact::PATH_DENTRY), pointer::<Probe>(path, fact::PATH_MNT))
+    } else {
+        (pointer::<Probe>(file, fact::FILE_DENTRY), pointer::<Probe>(file, fact::FILE_MNT))
+    };
+    record.put_path::<Probe>(f::interpreter_pathname, dentry, mnt);
+    // The inode of that path, not the file's own.
     let inode = pointer::<Probe>(dentry, fact::DENTRY_INODE);
     record.put(f::interpreter_dev, field::<Probe, u32>(pointer::<Probe>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::interpreter_inode, field::<Probe, u64>(inode, fact::INODE_INO));

@@ -361,8 +361,21 @@ impl Stopped {
     /// # Errors
     /// When it said no totals.
     pub fn lost(&self, event: &str) -> Result<u64> {
+        self.lost_for(event, "")
+    }
+
+    /// How many of those were runs of a program that the kernel skipped. A program that sees every call may have skipped
+    /// calls that nobody asked for: so many opens *may* have been lost.
+    ///
+    /// # Errors
+    /// When it said no totals.
+    pub fn missed(&self, event: &str) -> Result<u64> {
+        self.lost_for(event, "missed")
+    }
+
+    fn lost_for(&self, event: &str, cause: &str) -> Result<u64> {
         let losses = self.totals()?.split_once("lost: ").map_or("", |t| t.1);
-        let of_event = losses.split(", ").filter_map(|l| l.split_once(&format!(" {event} (")));
+        let of_event = losses.split(", ").filter_map(|l| l.split_once(&format!(" {event} ({cause}")));
         Ok(of_event.filter_map(|l| l.0.parse::<u64>().ok()).sum())
     }
 

@@ -141,11 +141,18 @@ fn raced(context: &Context, by: &str) -> Result<()> {
     let (at, by, count) = (format!("path={path}"), format!("by={by}"), format!("n={n}"));
     let spec = Spec::run(&["--events", &format!("{NAME}.data.pathname={path}")]);
     let (stopped, did) = context.watch_with(&spec, || context.actor(&["raced", &at, &by, &count]))?;
-    ensure!(did.number("/stolen")? > 0, "nothing was raced: {}", did.did);
+    let stolen = did.number("/stolen")? as u64;
+    if stolen == 0 {
+        return Err(Skip::because("the other thread never came in time here"));
+    }
     let all = stopped.by(NAME, did.me.pid);
     let named: Vec<_> = all.iter().filter(|l| l.data("pathname") == path.as_str()).collect();
     let lost = stopped.lost(NAME)?;
-    ensure!(named.len() as u64 + lost == n, "{} of {n} opens, {lost} lost", named.len());
+    // A file that another thread put in the place of the opened one at once is seen instead of it: a blind spot of the
+    // raw plan that `haechi check` tells.
+    let blind = if by == "by=dup2" && context.machine.step(NAME) == Some("raw-syscall") { stolen } else { 0 };
+    let seen = named.len() as u64 + lost;
+    ensure!(seen <= n && n <= seen + blind, "{} of {n} opens, {lost} lost, {stolen} raced", named.len());
     for line in named.iter().filter(|l| !l.from_user("pathname")) {
         ensure!(line.data("inode") == File::at(&path)?.inode, "another file's inode under this name: {}", line.0);
     }
