@@ -314,10 +314,12 @@ fn tasks(ctx: *mut c_void) -> i32 {
     let Some(mut record) = Record::begin(&existing_process::DEF) else { return 0 };
     head_of::<Btf>(&record, task, tgid);
     let mm = pointer::<Btf>(task, fact::TASK_MM);
-    let exe = pointer::<Btf>(mm, fact::MM_EXE_FILE);
-    record.put_path::<Probe>(f::pathname, pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
-    let inode = pointer::<Btf>(exe, fact::FILE_INODE);
-    if !inode.is_null() {
+    // A kernel thread has no memory of its own, and so no program.
+    let exe = if mm.is_null() { mm } else { pointer::<Btf>(mm, fact::MM_EXE_FILE) };
+    if !exe.is_null() {
+        let (dentry, mnt) = (pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
+        record.put_path::<Probe>(f::pathname, dentry, mnt);
+        let inode = pointer::<Btf>(exe, fact::FILE_INODE);
         record.put(f::dev, field::<Btf, u32>(pointer::<Btf>(inode, fact::INODE_SB), fact::SB_DEV).into());
         record.put(f::inode, field::<Btf, u64>(inode, fact::INODE_INO));
     }

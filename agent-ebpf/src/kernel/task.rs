@@ -33,7 +33,7 @@ pub struct Innermost {
 #[inline(always)]
 pub fn innermost<M: Mem>(task: Ptr, host: u32) -> Innermost {
     let pid = pointer::<M>(task, fact::TASK_THREAD_PID);
-    let level = field::<M, u32>(pid, fact::PID_LEVEL);
+    let level = if pid.is_null() { 0 } else { field::<M, u32>(pid, fact::PID_LEVEL) };
     if level == 0 || level > 32 {
         return Innermost { nr: host, ns: INIT_PID_NS };
     }
@@ -81,8 +81,14 @@ fn describe<M: Mem>(record: &Record, task: Ptr, tid: u32, tgid: u32) {
     record.header_u64(at::START, field::<M, u64>(leader, fact::TASK_START));
     record.header_u32(at::EXEC_ID, field::<M, u32>(task, fact::TASK_EXEC_ID));
     let nsproxy = pointer::<M>(task, fact::TASK_NSPROXY);
-    record.header_u32(at::MNT_NS, field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_MNT), fact::MNT_NS_INUM));
-    record.header_u32(at::NET_NS, field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_NET), fact::NET_INUM));
+    // Gone once a task has ended. On 5.10 a typed load that faults in a program with functions is an oops, not a 0.
+    let (mut mnt, mut net) = (0, 0);
+    if !nsproxy.is_null() {
+        mnt = field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_MNT), fact::MNT_NS_INUM);
+        net = field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_NET), fact::NET_INUM);
+    }
+    record.header_u32(at::MNT_NS, mnt);
+    record.header_u32(at::NET_NS, net);
     let parent = pointer::<M>(task, fact::TASK_PARENT);
     record.header_u32(at::PPID, field::<M, u32>(parent, fact::TASK_TGID));
     let inner = innermost::<M>(task, tid);
