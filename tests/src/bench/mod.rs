@@ -27,6 +27,7 @@ mod start;
 mod stats;
 mod web;
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ use anyhow::{Result, ensure};
 use haechi_agent::kernel::Btf;
 
 use gate::Gate;
+use guest::Guest;
 use options::{Mode, Options};
 use place::Place;
 use report::{Better, Measured, Row};
@@ -76,6 +78,7 @@ struct Bench {
     place: Place,
     btf: Btf,
     gate: Gate,
+    guest: OnceCell<Result<Guest, String>>,
     rounds: usize,
     quick: bool,
 }
@@ -90,6 +93,7 @@ impl Bench {
             place: Place::make()?,
             btf: Btf::parse(&types)?,
             gate: Gate::new(),
+            guest: OnceCell::new(),
             rounds: options.rounds,
             quick: options.quick,
         })
@@ -100,7 +104,7 @@ impl Bench {
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let done = Options::parse(args).and_then(|mode| match mode {
         Mode::Load(words) => load::serve(&words).map(|()| ExitCode::SUCCESS),
-        Mode::Guest(options) => guest::inside(&Bench::open(&options)?).map(|()| ExitCode::SUCCESS),
+        Mode::Guest(options) => guest::inside(&mut Bench::open(&options)?).map(|()| ExitCode::SUCCESS),
         Mode::List => {
             ROWS.iter().for_each(|def| println!("{}", def.id));
             Ok(ExitCode::SUCCESS)
