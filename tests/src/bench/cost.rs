@@ -67,6 +67,7 @@ fn compare(
         ..Measured::default()
     };
     measured.extra.insert("agent", outcome.of(|r| r.agent.with).0);
+    measured.extra.insert("agent_over_bare_ratio", outcome.of(|r| r.agent.with / r.agent.bare).0);
     measured.extra.insert("agent_mean", super::stats::median(&means));
     measured.extra.insert("over_floor", outcome.of(over_floor).0);
     measured.extra.insert("floor_over_bare", outcome.of(|r| r.floor.with - r.floor.bare).0);

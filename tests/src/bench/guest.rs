@@ -91,7 +91,13 @@ impl Guest {
 
 /// Boots the machine and asks, the first time.
 pub(super) fn outside(bench: &Bench) -> Result<&Guest> {
-    let known = bench.guest.get_or_init(|| boot(bench).map_err(|error| format!("{error:#}")));
+    let known = bench.guest.get_or_init(|| {
+        let once_more = |error: anyhow::Error| {
+            eprintln!("haechi-bench: once more: {error:#}");
+            boot(bench)
+        };
+        boot(bench).or_else(once_more).map_err(|error| format!("{error:#}"))
+    });
     known.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 

@@ -20,7 +20,7 @@ const CONNECTIONS: u32 = 16;
 
 pub(super) fn web(bench: &Bench) -> Result<Measured> {
     let server = Server::start(bench)?;
-    let seconds = if bench.quick { 1 } else { 3 };
+    let seconds = if bench.quick { 1 } else { 4 };
     let settings = settings(bench, "", &[])?;
     let mut share = Vec::new();
     let outcome = contest::run(bench, &settings, &[server.nginx.pid()], &mut |agent| {
