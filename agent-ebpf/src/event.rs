@@ -19,8 +19,10 @@ pub enum Ring {
     Critical = 0,
     /// Everything else.
     Bulk = 1,
+    /// Connections: a poll of all of them must not crowd out anything else.
+    Flow = 2,
     /// Made in the agent; never crosses the kernel boundary.
-    None = 2,
+    None = 3,
 }
 
 /// How the eight bytes of a slot, or the variable bytes they point at, are to be read.
@@ -52,13 +54,15 @@ pub enum FieldType {
     Bytes,
     /// A `struct sockaddr` as the kernel or the process holds it.
     SockAddr,
+    /// An IP address: 4 or 16 bytes in network order.
+    Ip,
 }
 
 impl FieldType {
     /// Whether the slot holds an offset and a length into the variable area instead of a number.
     #[must_use]
     pub const fn is_variable(self) -> bool {
-        matches!(self, Self::Str | Self::Path | Self::StrArray | Self::Bytes | Self::SockAddr)
+        matches!(self, Self::Str | Self::Path | Self::StrArray | Self::Bytes | Self::SockAddr | Self::Ip)
     }
 
     /// The C type name that Tracee's JSON gives for such a field.
@@ -71,7 +75,7 @@ impl FieldType {
             Self::U64 | Self::BootTime | Self::FileTime => "unsigned long",
             Self::Bool => "bool",
             Self::Pointer => "void*",
-            Self::Str | Self::Path => "const char*",
+            Self::Str | Self::Path | Self::Ip => "const char*",
             Self::StrArray => "const char**",
             Self::Bytes => "bytes",
             Self::SockAddr => "struct sockaddr*",
@@ -283,6 +287,50 @@ events! {
         arg3: U64, "Fourth argument, raw.";
         arg4: U64, "Fifth argument, raw.";
         arg5: U64, "Sixth argument, raw.";
+    }
+    /// A TCP connection: made, looked at, ended or failed. Totals since it began, as its applications wrote and read
+    /// them; the process is the one that owns it.
+    net_flow = 24, Flow, ["net", "flows"] {
+        cookie: U64, "The kernel's number of the socket (SO_COOKIE); with start_time it names the flow.";
+        phase: U32 as FlowPhase, "Why there is a record: progress, end or failure.";
+        direction: U32 as FlowDirection, "Who connected: outgoing is this end, incoming the other.";
+        protocol: U32 as IpProtocol, "Protocol above IP.";
+        src: Ip, "Address of this end.";
+        src_port: U32, "Port of this end.";
+        dst: Ip, "Address of the other end.";
+        dst_port: U32, "Port of the other end.";
+        state: U32 as TcpState, "State of the connection; before it closed, in the last record.";
+        start_time: BootTime, "When it began: at the call to connect, or when the handshake of an accepted one was done.";
+        tx_bytes: U64, "Bytes that this end's application sent, each counted once.";
+        rx_bytes: U64, "Bytes that came in order for this end's application.";
+        tx_segments: U64, "Segments sent, with those sent again.";
+        rx_segments: U64, "Segments received.";
+        retransmits: U64, "Segments sent again.";
+        lost: U64, "Segments that this end took for lost.";
+        srtt: U64, "Smoothed round trip, microseconds.";
+        min_rtt: U64, "Smallest round trip, microseconds.";
+        connect_latency: U64, "From the first SYN to the established connection, nanoseconds; outgoing only.";
+        reason: U32 as FlowReason, "How it ended.";
+        error: U32 as Errno, "Error that the socket ended with; 0 for none.";
+        marks: U32 as FlowMarks, "What is not as it is with others.";
+        group: U64, "The MPTCP connection that this is a path of; absent for all others.";
+    }
+    /// A TCP connection was established by this end.
+    net_tcp_connect = 25, Flow, ["net", "flows", "default"] {
+        dst: Ip, "Address of the other end.";
+        dst_port: U32, "Port of the other end.";
+        src: Ip, "Address of this end.";
+        src_port: U32, "Port of this end.";
+        cookie: U64, "The kernel's number of the socket.";
+        connect_latency: U64, "From the first SYN to the established connection, nanoseconds.";
+    }
+    /// A process accepted a TCP connection.
+    net_tcp_accept = 26, Flow, ["net", "flows"] {
+        cookie: U64, "The kernel's number of the socket.";
+        src: Ip, "Address of the other end, which connected.";
+        src_port: U32, "Port of the other end.";
+        dst: Ip, "Address of this end.";
+        dst_port: U32, "Port of this end.";
     }
     /// A process that was there before the agent; one record each at start and after losses.
     existing_process = 32, None, ["proc"] {

@@ -141,6 +141,35 @@ facts! {
     SOCKET_TYPE = Offset "socket.type";
     SOCKET_FILE = Offset "socket.file";
     SK_FAMILY = Offset "sock.__sk_common.skc_family";
+    SK_STATE = Offset "sock.__sk_common.skc_state";
+    SK_NUM = Offset "sock.__sk_common.skc_num";
+    SK_DPORT = Offset "sock.__sk_common.skc_dport";
+    SK_DADDR = Offset "sock.__sk_common.skc_daddr";
+    SK_RCV_SADDR = Offset "sock.__sk_common.skc_rcv_saddr";
+    SK_V6_DADDR = Offset "sock.__sk_common.skc_v6_daddr";
+    SK_V6_RCV_SADDR = Offset "sock.__sk_common.skc_v6_rcv_saddr";
+    SK_NET = Offset "sock.__sk_common.skc_net.net";
+    SK_FLAGS = Offset "sock.__sk_common.skc_flags";
+    SK_COOKIE = Offset "sock.__sk_common.skc_cookie";
+    SK_ERR = Offset "sock.sk_err";
+    SK_PROTOCOL = Offset "sock.sk_protocol";
+    INET_SPORT = Offset "inet_sock.inet_sport";
+    ICSK_ULP_DATA = Offset "inet_connection_sock.icsk_ulp_data";
+    MPTCP_FIRST = Offset "mptcp_sock.first";
+    MPTCP_CONN = Offset "mptcp_subflow_context.conn";
+    TCP_IS_MPTCP = Offset "tcp_sock.is_mptcp";
+    TCP_BYTES_SENT = Offset "tcp_sock.bytes_sent";
+    TCP_BYTES_RETRANS = Offset "tcp_sock.bytes_retrans";
+    TCP_BYTES_RECEIVED = Offset "tcp_sock.bytes_received";
+    TCP_BYTES_ACKED = Offset "tcp_sock.bytes_acked";
+    TCP_SEGS_OUT = Offset "tcp_sock.segs_out";
+    TCP_SEGS_IN = Offset "tcp_sock.segs_in";
+    TCP_TOTAL_RETRANS = Offset "tcp_sock.total_retrans";
+    TCP_LOST = Offset "tcp_sock.lost";
+    TCP_SRTT = Offset "tcp_sock.srtt_us";
+    TCP_RTT_MIN = Offset "tcp_sock.rtt_min";
+    TCP_SND_NXT = Offset "tcp_sock.snd_nxt";
+    TCP_SND_UNA = Offset "tcp_sock.snd_una";
     REGS_ORIG_AX = Offset "pt_regs.orig_ax";
     REGS_DI = Offset "pt_regs.di";
     REGS_SI = Offset "pt_regs.si";
@@ -175,6 +204,8 @@ facts! {
     HELPER_TASK_BTF = EnumValue "BPF_FUNC_get_current_task_btf";
     HELPER_TASK_PT_REGS = EnumValue "BPF_FUNC_task_pt_regs";
     HELPER_FIND_VMA = EnumValue "BPF_FUNC_find_vma";
+    HELPER_SOCK_FROM_FILE = EnumValue "BPF_FUNC_sock_from_file";
+    HELPER_MPTCP_SOCK = EnumValue "BPF_FUNC_skc_to_mptcp_sock";
 }
 
 /// Room in the global array.

@@ -12,6 +12,7 @@
 pub mod event;
 pub mod fact;
 pub mod filter;
+pub mod flow;
 pub mod loss;
 pub mod program;
 pub mod symbol;

@@ -178,11 +178,24 @@ pub const PROGRAMS: &[ProgramDef] = &[
         &[fact::IO_SUBMIT_REQ_ARG, fact::IO_OPCODE, fact::IO_CMD, fact::FILENAME_NAME],
     ),
     program("tasks", Hook::Iter("task"), &[]),
+    program("flow_state", Hook::TpBtf("inet_sock_set_state"), &[]),
+    program("flow_poll", Hook::Iter("bpf_sk_storage_map"), &[]),
+    program("flow_adopt", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE]),
+    program("accept_fexit", Hook::Fexit(&["inet_accept"]), &[]),
+    program("accept_fexit_mptcp", Hook::Fexit(&["mptcp_stream_accept"]), &[]),
+    program("accept_kretprobe", Hook::Kretprobe(&["inet_csk_accept"]), &[]),
 ];
 
 const fn typed(programs: &'static [&'static str]) -> Plan {
     Plan { step: Step::Tracepoint, programs, optional: &[], blind: "" }
 }
+
+const FLOWS: Plan = Plan {
+    step: Step::Tracepoint,
+    programs: &["flow_state", "flow_poll"],
+    optional: &["flow_adopt"],
+    blind: "connects that find no route, which never begin",
+};
 
 const LSM_BLIND: &str = "what another security module refuses before, and the verdict of those asked after";
 const CONNECT_BLIND: &str = "TCP Fast Open by sendto(2), which connects without asking";
@@ -293,6 +306,31 @@ pub const PLANS: &[EventPlans] = &[
             optional: &["sys_enter"],
             blind: "calls that never return, where sys_enter is not allowed",
         }],
+    },
+    EventPlans { event: event::net_flow::ID, plans: &[FLOWS] },
+    EventPlans { event: event::net_tcp_connect::ID, plans: &[FLOWS] },
+    EventPlans {
+        event: event::net_tcp_accept::ID,
+        plans: &[
+            Plan {
+                step: Step::Fexit,
+                programs: &["accept_fexit"],
+                optional: &["accept_fexit_mptcp"],
+                blind: "",
+            },
+            Plan {
+                step: Step::Kprobe,
+                programs: &["accept_kretprobe"],
+                optional: &[],
+                blind: "MPTCP connections",
+            },
+            Plan {
+                step: Step::RawSyscall,
+                programs: &["sys_exit"],
+                optional: &[],
+                blind: "accepts through io_uring and the 32-bit socketcall",
+            },
+        ],
     },
     EventPlans {
         event: event::existing_process::ID,

@@ -2,6 +2,8 @@
 
 use core::fmt::{self, Write};
 
+use crate::flow;
+
 /// The spelling of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symbol {
@@ -23,6 +25,20 @@ pub enum Symbol {
     Signal,
     /// Capability set.
     Capabilities,
+    /// Why there is a record of a flow; see [`crate::flow::Phase`].
+    FlowPhase,
+    /// Which end of a flow connected; see [`crate::flow::Direction`].
+    FlowDirection,
+    /// How a flow ended; see [`crate::flow::Reason`].
+    FlowReason,
+    /// What is special about a flow; see [`crate::flow::mark`].
+    FlowMarks,
+    /// State of a TCP socket.
+    TcpState,
+    /// Protocol above IP.
+    IpProtocol,
+    /// Error number, as `ECONNREFUSED`.
+    Errno,
 }
 
 impl Symbol {
@@ -46,6 +62,14 @@ impl Symbol {
             Self::SocketFamily => named(value, FAMILIES, out),
             Self::SocketType => named(value & 0xf, SOCKET_TYPES, out),
             Self::Signal => named(value, SIGNALS, out),
+            Self::FlowPhase => named(value, flow::PHASES, out),
+            Self::FlowDirection => named(value, flow::DIRECTIONS, out),
+            Self::FlowReason => named(value, flow::REASONS, out),
+            Self::FlowMarks if value == 0 => out.write_str("none"),
+            Self::FlowMarks => bits(value, flow::MARKS, true, out),
+            Self::TcpState => named(value, flow::STATES, out),
+            Self::IpProtocol => named(value, PROTOCOLS, out),
+            Self::Errno => named(value, ERRORS, out),
         }
     }
 }
@@ -226,6 +250,33 @@ const SIGNALS: &[(u64, &str)] = &[
     (29, "SIGIO"),
     (30, "SIGPWR"),
     (31, "SIGSYS"),
+];
+
+/// `include/uapi/linux/in.h`.
+const PROTOCOLS: &[(u64, &str)] = &[(1, "ICMP"), (6, "TCP"), (17, "UDP"), (58, "ICMPV6"), (132, "SCTP"), (262, "MPTCP")];
+
+/// Those of `include/uapi/asm-generic/errno-base.h` and `errno.h` that a socket can end with.
+const ERRORS: &[(u64, &str)] = &[
+    (0, "0"),
+    (4, "EINTR"),
+    (5, "EIO"),
+    (11, "EAGAIN"),
+    (12, "ENOMEM"),
+    (13, "EACCES"),
+    (32, "EPIPE"),
+    (71, "EPROTO"),
+    (90, "EMSGSIZE"),
+    (92, "ENOPROTOOPT"),
+    (98, "EADDRINUSE"),
+    (99, "EADDRNOTAVAIL"),
+    (100, "ENETDOWN"),
+    (101, "ENETUNREACH"),
+    (103, "ECONNABORTED"),
+    (104, "ECONNRESET"),
+    (110, "ETIMEDOUT"),
+    (111, "ECONNREFUSED"),
+    (112, "EHOSTDOWN"),
+    (113, "EHOSTUNREACH"),
 ];
 
 /// `include/uapi/linux/capability.h`, by bit.

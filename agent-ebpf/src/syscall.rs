@@ -88,6 +88,8 @@ pub const USES: &[Use] = &[
     stands_for("connect", event::security_socket_connect::ID),
     stands_for("ptrace", event::ptrace::ID),
     stands_for("memfd_create", event::memfd_create::ID),
+    stands_for("accept", event::net_tcp_accept::ID),
+    stands_for("accept4", event::net_tcp_accept::ID),
 ];
 
 /// All calls.

@@ -78,6 +78,7 @@ fn events(page: &mut String) -> std::fmt::Result {
         let ring = match event.ring {
             Ring::Critical => "Carried by the critical ring: lost last.",
             Ring::Bulk => "Carried by the bulk ring.",
+            Ring::Flow => "Carried by the ring of flows.",
             Ring::None => "Made by the agent.",
         };
         writeln!(page, "{ring}\n\n| field | type | |\n|---|---|---|")?;

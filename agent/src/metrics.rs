@@ -8,9 +8,12 @@ use std::path::Path;
 
 use haechi_ebpf::event::EVENTS;
 use haechi_ebpf::loss::Loss;
+use haechi_ebpf::symbol::Symbol;
 use haechi_signatures::engine::Counters;
 
+use crate::flows::Totals;
 use crate::loss::Ledger;
+use crate::poller::Cost;
 use crate::worker;
 
 /// What the counters stood at.
@@ -22,6 +25,8 @@ pub struct Snapshot {
     pub worker: worker::Snapshot,
     /// Inputs that wait for the core.
     pub waiting: usize,
+    /// What looking at connections cost.
+    pub poll: Cost,
 }
 
 /// Values of the labels, and the number.
@@ -43,6 +48,21 @@ pub struct Metric {
 
 fn one(value: u64) -> Vec<Sample> {
     vec![(Vec::new(), value)]
+}
+
+/// Counts by number, under the spelling of the number, from `first` on.
+fn spelled(symbol: Symbol, first: usize, counts: &[u64]) -> Vec<Sample> {
+    let name = |i: usize| {
+        let mut name = String::new();
+        // A string takes everything.
+        let _ = symbol.write(i as u64, &mut name);
+        vec![name]
+    };
+    counts.iter().enumerate().skip(first).map(|(i, n)| (name(i), *n)).collect()
+}
+
+fn top(snapshot: &Snapshot, value: fn(&Totals) -> u64) -> Vec<Sample> {
+    snapshot.worker.counts.flows.top.iter().map(|row| (vec![row.name.clone()], value(&row.totals))).collect()
 }
 
 fn rules(snapshot: &Snapshot, value: fn(&Counters) -> u64) -> Vec<Sample> {
@@ -151,6 +171,90 @@ pub const METRICS: &[Metric] = &[
         help: "Cgroups forgotten early for want of room.",
         labels: &[],
         samples: |s| one(s.worker.counts.cgroups_evicted),
+    },
+    Metric {
+        name: "haechi_flows",
+        kind: "gauge",
+        help: "Connections that live.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.flows.live as u64),
+    },
+    Metric {
+        name: "haechi_flows_seen_total",
+        kind: "counter",
+        help: "Connections seen, by who connected.",
+        labels: &["direction"],
+        samples: |s| spelled(Symbol::FlowDirection, 0, &s.worker.counts.flows.seen),
+    },
+    Metric {
+        name: "haechi_flows_ended_total",
+        kind: "counter",
+        help: "Connections that ended, by how.",
+        labels: &["reason"],
+        samples: |s| spelled(Symbol::FlowReason, 1, &s.worker.counts.flows.ended),
+    },
+    Metric {
+        name: "haechi_flows_failed_total",
+        kind: "counter",
+        help: "Connects that failed, by how.",
+        labels: &["reason"],
+        samples: |s| spelled(Symbol::FlowReason, 1, &s.worker.counts.flows.failed),
+    },
+    Metric {
+        name: "haechi_flow_transmit_bytes_total",
+        kind: "counter",
+        help: "Bytes that programs sent over TCP, each counted once; programs without a name of their own are `other`.",
+        labels: &["program"],
+        samples: |s| top(s, |t| t.tx),
+    },
+    Metric {
+        name: "haechi_flow_receive_bytes_total",
+        kind: "counter",
+        help: "Bytes that programs received over TCP.",
+        labels: &["program"],
+        samples: |s| top(s, |t| t.rx),
+    },
+    Metric {
+        name: "haechi_flow_retransmitted_segments_total",
+        kind: "counter",
+        help: "TCP segments sent again.",
+        labels: &["program"],
+        samples: |s| top(s, |t| t.retransmits),
+    },
+    Metric {
+        name: "haechi_flows_evicted_total",
+        kind: "counter",
+        help: "Connections forgotten early for want of room.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.flows.evicted),
+    },
+    Metric {
+        name: "haechi_flow_polls_total",
+        kind: "counter",
+        help: "Times that all connections were looked at.",
+        labels: &[],
+        samples: |s| one(s.poll.polls),
+    },
+    Metric {
+        name: "haechi_flow_poll_nanoseconds_total",
+        kind: "counter",
+        help: "Time spent looking at connections.",
+        labels: &[],
+        samples: |s| one(s.poll.ns),
+    },
+    Metric {
+        name: "haechi_flow_poll_deferred_total",
+        kind: "counter",
+        help: "Connections that were told a poll later for want of room in the ring.",
+        labels: &[],
+        samples: |s| one(s.poll.deferred),
+    },
+    Metric {
+        name: "haechi_flow_poll_errors_total",
+        kind: "counter",
+        help: "Times that the kernel refused to look at connections.",
+        labels: &[],
+        samples: |s| one(s.poll.errors),
     },
     Metric {
         name: "haechi_queue_length",

@@ -31,6 +31,7 @@ use crate::inbox::Inbox;
 use crate::kernel::{self, Kernel};
 use crate::loss::{Ledger, Lost};
 use crate::metrics;
+use crate::poller::{Cost, Polling};
 use crate::record::Recorder;
 use crate::render::Context;
 use crate::sinks::{self, Sinks};
@@ -93,6 +94,8 @@ pub enum Error {
 pub struct Summary {
     /// By the core and the sinks.
     pub totals: Totals,
+    /// What looking at connections cost.
+    pub poll: Cost,
     /// Tried and lost, by event and cause.
     pub ledger: Ledger,
 }
@@ -147,10 +150,12 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         Err(error) => warn!(%error, "containers that run already will not be recognised"),
     }
     drop(inbox.push(Input::Seed(kernel.seed()?)));
+    kernel.adopt_sockets()?;
     let drain = kernel.take_drain().ok_or_else(|| io::Error::other("the rings were taken already"))?;
     let collector = Collector::start(drain, inbox.clone())?;
     let answers = inbox.clone();
     let hasher = Hasher::start(move |answer| answers.push(Input::Answer(answer)).is_ok())?;
+    let polling = Polling::start(kernel.poller(), Duration::from_secs(config.flow_seconds))?;
     let rule_watch = core.engine().watch();
     let handle = collector.handle();
     let worker = worker::Config {
@@ -170,6 +175,7 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
 
     let mut steering = Steering {
         kernel,
+        polling,
         collector: handle,
         inbox,
         worker,
@@ -193,7 +199,7 @@ impl Summary {
     /// As metrics.
     fn snapshot(&self) -> metrics::Snapshot {
         let worker = worker::Snapshot { counts: self.totals.counts.clone(), sinks: self.totals.sinks.clone() };
-        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: 0 }
+        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: 0, poll: self.poll }
     }
 }
 
@@ -223,6 +229,7 @@ impl Signals {
 /// What happens beside the river while records flow.
 struct Steering {
     kernel: Kernel,
+    polling: Polling,
     collector: collector::Handle,
     inbox: Arc<Inbox>,
     worker: Worker,
@@ -355,6 +362,7 @@ impl Steering {
         if let Err(error) = self.kernel.set_demands(&demands) {
             warn!(%error, "filters of old rules stay in the kernel");
         }
+        self.polling.replace(self.kernel.poller());
         self.demands = demands;
         info!(
             added = ?report.added, changed = ?report.changed, removed = ?report.removed,
@@ -364,11 +372,13 @@ impl Steering {
 
     fn snapshot(&self) -> metrics::Snapshot {
         let worker = self.worker.telling.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: self.inbox.len() }
+        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: self.inbox.len(), poll: self.polling.cost() }
     }
 
     /// Ends from the left to the right, so that whatever was taken in comes out.
     fn finish(mut self, collector: Collector) -> Result<Summary, Error> {
+        // Connections that live are told once more, with what they moved until now.
+        let poll = self.polling.stop();
         // Nothing is wanted any more, so nothing new is sent; what is in the rings is drained, and the counters are final.
         if let Err(error) = self.kernel.set_demands(&[]) {
             debug!(%error, "the kernel keeps sending");
@@ -384,7 +394,7 @@ impl Steering {
             let rejected = totals.counts.rejected.get(event.id as usize).copied().unwrap_or(0);
             ledger.set_lost(event.id, Loss::Rejected, rejected);
         }
-        Ok(Summary { totals, ledger })
+        Ok(Summary { totals, poll, ledger })
     }
 }
 

@@ -146,7 +146,7 @@ impl Builder {
     }
 
     /// Sets the field called `name` from JSON: numbers, truths, strings, arrays of strings; a socket address is written
-    /// `10.0.0.1:80`, `[::1]:80`, `/run/x.sock` or `@abstract`.
+    /// `10.0.0.1:80`, `[::1]:80`, `/run/x.sock` or `@abstract`; an IP address as usual.
     ///
     /// # Errors
     /// There is no such field, or the value is not of its type.
@@ -171,6 +171,10 @@ impl Builder {
                 };
                 self.text(field, addr.to_bytes())
             }
+            FieldType::Ip => match value.as_str().and_then(|text| text.parse().ok()).ok_or_else(wrong)? {
+                std::net::IpAddr::V4(a) => self.text(field, a.octets()),
+                std::net::IpAddr::V6(a) => self.text(field, a.octets()),
+            },
             ty if ty.is_variable() => self.text(field, value.as_str().ok_or_else(wrong)?),
             _ => {
                 let number = value.as_u64().or_else(|| value.as_i64().map(|n| n as u64));

@@ -154,6 +154,20 @@ fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))
 }
 
+/// The address in a field of 4 or 16 bytes; an IPv4 address in IPv6 clothes is shown as what it is. `None` for other
+/// lengths.
+#[must_use]
+pub fn ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from).ok();
+    four.or_else(|| <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from).ok()).map(|a| a.to_canonical())
+}
+
+/// The same as text; empty where it is none.
+#[must_use]
+pub fn ip_text(bytes: &[u8]) -> String {
+    ip(bytes).map(|a| a.to_string()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,6 +48,13 @@ pub fn generation() -> u64 {
     maps::live::<u64>(live::GENERATION) & 1
 }
 
+/// Whether anybody wants an event at all, for hooks in which the current task says nothing.
+#[inline(always)]
+pub fn wanted(event: EventId) -> bool {
+    let entry = live::EVENTS + (generation() as usize * MAX_EVENTS + event as usize) * live::EVENT_BYTES;
+    maps::live::<u64>(entry + 8 * word::WANTED) != 0
+}
+
 /// Passes an event whose user, name and cgroup somebody wants, of a process that is not the agent.
 #[inline(always)]
 pub fn open(event: EventId) -> Option<Gate> {

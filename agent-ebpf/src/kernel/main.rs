@@ -8,8 +8,10 @@
 #![feature(asm_experimental_arch)]
 #![expect(unreachable_pub, reason = "a program has no users but the kernel")]
 
+mod accept;
 mod cgroup;
 mod file;
+mod flow;
 mod gate;
 mod maps;
 mod mem;
@@ -17,6 +19,7 @@ mod path;
 mod process;
 mod record;
 mod regs;
+mod sock;
 mod socket;
 mod syscall;
 mod task;

@@ -30,6 +30,17 @@ static OWN_TGID: u32 = 0;
 #[unsafe(no_mangle)]
 static ENV_MAX: u32 = 0;
 
+/// Bytes of the ring of flows; set before loading.
+#[unsafe(no_mangle)]
+static FLOW_RING: u32 = 0;
+
+/// Bytes of the ring of flows.
+#[inline(always)]
+pub fn flow_ring_bytes() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const FLOW_RING) }.into()
+}
+
 /// The agent's own process.
 #[inline(always)]
 pub fn own_tgid() -> u32 {
@@ -61,6 +72,81 @@ pub static CRITICAL: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Everything else. Size set at load.
 #[map]
 pub static BULK: RingBuf = RingBuf::with_byte_size(4096, 0);
+/// Connections. Size set at load.
+#[map]
+pub static FLOWS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// What is known of a socket besides what the kernel keeps in it. 56 bytes: with what the kernel puts before them they
+/// fill an allocation of 128.
+#[repr(C)]
+pub struct Known {
+    /// When it began, nanoseconds since boot.
+    pub began: u64,
+    /// When its owner started.
+    pub owner_start: u64,
+    /// Cgroup of its owner.
+    pub cgroup: u64,
+    /// What a poll told last; see `sock::activity`.
+    pub told: u64,
+    /// Its owner; 0 where unknown.
+    pub tgid: u32,
+    /// Which program of its owner.
+    pub exec_id: u32,
+    /// Real user of its owner.
+    pub uid: u32,
+    /// How long the connect took, in steps of 64 ns; 0: not established.
+    pub latency: u32,
+    /// See `haechi_ebpf::flow::mark`.
+    pub marks: u32,
+    /// See `flow::role`.
+    pub role: u32,
+}
+
+impl Known {
+    /// Nothing is known.
+    pub const EMPTY: Self = Self {
+        began: 0,
+        owner_start: 0,
+        cgroup: 0,
+        told: 0,
+        tgid: 0,
+        exec_id: 0,
+        uid: 0,
+        latency: 0,
+        marks: 0,
+        role: 0,
+    };
+}
+
+/// `BPF_F_NO_PREALLOC | BPF_F_CLONE` of include/uapi/linux/bpf.h: a socket that a listener makes starts with a copy of
+/// what is known of the listener. aya-ebpf's own type has no room for the second flag.
+const SOCKETS_FLAGS: usize = 1 | 1 << 9;
+/// `BPF_MAP_TYPE_SK_STORAGE`, the same file.
+const SK_STORAGE: usize = 24;
+
+/// A map as its type describes it: numbers are lengths of arrays.
+#[repr(C)]
+pub struct SocketMap {
+    r#type: *const [i32; SK_STORAGE],
+    key: *const i32,
+    value: *const Known,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; SOCKETS_FLAGS],
+}
+
+// SAFETY: it is a description; nobody reads it at run time.
+unsafe impl Sync for SocketMap {}
+
+/// What is known of sockets; goes with the socket.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static SOCKETS: SocketMap = SocketMap {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
 
 /// User (generation, id) to the sets that take it and the sets that do not.
 #[map]
@@ -85,7 +171,7 @@ pub static SUFFIXES: LpmTrie<[u8; SUFFIX_DATA], u64> = LpmTrie::with_max_entries
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries((MAX_EVENTS * column::COUNT) as u32, 0);
 /// Sequence numbers, per ring.
 #[map]
-pub static SEQUENCE: PerCpuArray<u32> = PerCpuArray::with_max_entries(2, 0);
+pub static SEQUENCE: PerCpuArray<u32> = PerCpuArray::with_max_entries(3, 0);
 
 /// Scratch buffers of all CPUs. Number set at load.
 #[map]

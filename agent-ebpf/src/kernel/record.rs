@@ -15,7 +15,7 @@ use haechi_ebpf::event::{EventDef, EventId, Field, Ring};
 use haechi_ebpf::loss::{Loss, column};
 use haechi_ebpf::wire::{self, HEADER, RECORD_MAX, SCRATCH_PER_CPU, at, var};
 
-use crate::maps::{BULK, COUNTERS, CRITICAL, SCRATCH, SCRATCH_USERS, SEQUENCE};
+use crate::maps::{BULK, COUNTERS, CRITICAL, FLOWS, SCRATCH, SCRATCH_USERS, SEQUENCE};
 use crate::mem::{Mem, Ptr, mask};
 use crate::path::{self, Walked};
 
@@ -347,6 +347,18 @@ impl Record {
         self.store(POSITION, position);
     }
 
+    /// Sets a variable field whose `len` bytes the caller puts at a place of its own choice.
+    #[inline(always)]
+    pub fn place(&mut self, field: Field, start: usize, len: u64) {
+        self.put(field, wire::var_slot(start as u64, len, len, 0));
+    }
+
+    /// Says where the record ends, for those who use [`Record::place`].
+    #[inline(always)]
+    pub fn end_at(&mut self, position: usize) {
+        self.set_position(position as u64);
+    }
+
     /// Finishes the bytes; returns how many there are.
     #[inline(always)]
     pub fn seal(&self) -> usize {
@@ -364,8 +376,11 @@ impl Record {
         self.header_u32(at::SEQ, seq);
         // SAFETY: no preconditions.
         self.header_u16(at::CPU, unsafe { bpf_get_smp_processor_id() } as u16);
-        let ring: *const RingBuf =
-            if self.ring as u8 == Ring::Critical as u8 { &raw const CRITICAL } else { &raw const BULK };
+        let ring: *const RingBuf = match self.ring {
+            Ring::Critical => &raw const CRITICAL,
+            Ring::Flow => &raw const FLOWS,
+            _ => &raw const BULK,
+        };
         // SAFETY: `len` is masked to the record area; a `RingBuf` is its map definition.
         let failed = unsafe {
             bpf_ringbuf_output(ring.cast_mut().cast(), self.scratch.memory.cast(), len as u64, BPF_RB_NO_WAKEUP)

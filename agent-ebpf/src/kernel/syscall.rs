@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext};
-use haechi_ebpf::event::{memfd_create, ptrace, security_file_open, security_socket_connect, syscall};
+use haechi_ebpf::event::{memfd_create, net_tcp_accept, ptrace, security_file_open, security_socket_connect, syscall};
 use haechi_ebpf::filter::{Action, SYSCALL_ENTRIES, SYSCALL_NUMBERS, live};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
@@ -15,7 +15,7 @@ use crate::mem::{Btf, Mem, Ptr, mask};
 use crate::record::Record;
 use crate::regs::{Call, X32_BIT, argument, call, number, with_current_regs};
 use crate::task::head;
-use crate::{file, gate, socket};
+use crate::{accept, file, gate, socket};
 
 /// What is to be done about a call; nothing for nearly all of them.
 #[inline(always)]
@@ -88,6 +88,7 @@ fn returned(ctx: *mut c_void) -> i32 {
         security_socket_connect::ID => socket::at_exit::<Btf>(regs, call, ret),
         ptrace::ID => traced::<Btf>(regs, call, Step::RawSyscall, ret),
         memfd_create::ID => memfd::<Btf>(regs, call, Step::RawSyscall, ret),
+        net_tcp_accept::ID => accept::at_exit(call, ret),
         _ => (),
     }
     0

@@ -119,6 +119,13 @@ pub const KEYS: &[Key] = &[
         show: |c| c.bulk_ring_bytes.to_string(),
     },
     Key {
+        path: "kernel.flow_ring_bytes",
+        doc: "Bytes of the ring for connections; a power of two.",
+        takes: "number",
+        set: |c, n| ring(n).map(|v| c.flow_ring_bytes = v),
+        show: |c| c.flow_ring_bytes.to_string(),
+    },
+    Key {
         path: "kernel.env",
         doc: "Variables of a new program's environment that are shown; none: the environment is not read at all.",
         takes: "list of texts",
@@ -140,6 +147,27 @@ pub const KEYS: &[Key] = &[
         show: |c| c.debug_log.to_string(),
     },
     Key {
+        path: "flows.enabled",
+        doc: "Whether connections are watched, for metrics and for the event `net_flow`.",
+        takes: "true or false",
+        set: |c, n| n.truth().map(|v| c.flows = v),
+        show: |c| c.flows.to_string(),
+    },
+    Key {
+        path: "flows.poll_seconds",
+        doc: "Seconds between two looks at all connections that live; the totals of those that end come at once.",
+        takes: "number",
+        set: |c, n| n.number(1, 3600).map(|v| c.flow_seconds = v),
+        show: |c| c.flow_seconds.to_string(),
+    },
+    Key {
+        path: "flows.metric_names",
+        doc: "Programs that metrics of connections show by name; the others are `other`.",
+        takes: "number",
+        set: |c, n| n.number(1, 10_000).map(|v| c.flow_names = v as usize),
+        show: |c| c.flow_names.to_string(),
+    },
+    Key {
         path: "enrich.executable_hash",
         doc: "Add the SHA-256 of the program to findings.",
         takes: "true or false",
@@ -159,6 +187,13 @@ pub const KEYS: &[Key] = &[
         takes: "number",
         set: |c, n| n.number(16, 1 << 24).map(|v| c.processes = v as usize),
         show: |c| c.processes.to_string(),
+    },
+    Key {
+        path: "limits.connections",
+        doc: "Connections known at a time.",
+        takes: "number",
+        set: |c, n| n.number(16, 1 << 24).map(|v| c.connections = v as usize),
+        show: |c| c.connections.to_string(),
     },
     Key {
         path: "limits.queue_bytes",

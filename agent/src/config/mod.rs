@@ -14,7 +14,7 @@ use haechi_signatures::flat::Host;
 use haechi_signatures::sources::Sources;
 
 use crate::core::Options;
-
+use crate::flows;
 use crate::kernel;
 use crate::sinks::{Format, Spec};
 use crate::suggest;
@@ -41,6 +41,16 @@ pub struct Config {
     pub critical_ring_bytes: u32,
     /// Bytes of the ring for all others.
     pub bulk_ring_bytes: u32,
+    /// Bytes of the ring for connections.
+    pub flow_ring_bytes: u32,
+    /// Whether connections are watched.
+    pub flows: bool,
+    /// Seconds between two looks at all connections.
+    pub flow_seconds: u64,
+    /// Programs that metrics of connections know by name.
+    pub flow_names: usize,
+    /// Connections known at a time.
+    pub connections: usize,
     /// Variables of a new program's environment that are shown.
     pub env: Vec<String>,
     /// Hooks that must not be used.
@@ -72,6 +82,11 @@ impl Default for Config {
             builtin: true,
             critical_ring_bytes: kernel::Config::default().critical_ring_bytes,
             bulk_ring_bytes: kernel::Config::default().bulk_ring_bytes,
+            flow_ring_bytes: kernel::Config::default().flow_ring_bytes,
+            flows: true,
+            flow_seconds: 15,
+            flow_names: 50,
+            connections: flows::LIMIT,
             env: ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"].map(Into::into).into(),
             without: Vec::new(),
             debug_log: false,
@@ -166,6 +181,7 @@ impl Config {
             demands,
             critical_ring_bytes: self.critical_ring_bytes,
             bulk_ring_bytes: self.bulk_ring_bytes,
+            flow_ring_bytes: self.flow_ring_bytes,
             env_bytes: if self.env.is_empty() { 0 } else { kernel::Config::default().env_bytes },
             debug_log: self.debug_log,
             without: self.without.clone(),
@@ -184,6 +200,9 @@ impl Config {
             scope: self.scope.clone(),
             executable_hash: self.executable_hash,
             processes: self.processes,
+            flows: self.flows,
+            connections: self.connections,
+            flow_names: self.flow_names,
             rules,
             env: self.env.clone(),
             decoded: self.decoded,

@@ -34,6 +34,12 @@ pub struct Options {
     pub executable_hash: bool,
     /// Processes known at a time.
     pub processes: usize,
+    /// Whether connections are watched.
+    pub flows: bool,
+    /// Connections known at a time.
+    pub connections: usize,
+    /// Programs that metrics of connections know by name.
+    pub flow_names: usize,
     /// Settings of the rules.
     pub rules: engine::Config,
     /// Variables of the environment that are shown.

@@ -10,7 +10,9 @@ mod input;
 mod output;
 mod sequence;
 
-use haechi_ebpf::event::{EVENTS, MAX_EVENTS, by_id, cgroup_attach_task, cgroup_mkdir, cgroup_rmdir, lost_events};
+use haechi_ebpf::event::{
+    EVENTS, MAX_EVENTS, by_id, cgroup_attach_task, cgroup_mkdir, cgroup_rmdir, lost_events, net_flow, net_tcp_accept,
+};
 use haechi_ebpf::loss::Loss;
 use haechi_ebpf::wire::{View, at};
 use haechi_signatures::demand::Demand;
@@ -21,6 +23,7 @@ use haechi_signatures::record::Builder;
 use crate::batch::Batch;
 use crate::cgroups::Cgroups;
 use crate::filter::{self, Selection};
+use crate::flows::Flows;
 use crate::loss::Lost;
 use crate::render::Happening;
 use crate::tree::{self, Tree};
@@ -52,6 +55,8 @@ pub struct Core {
     engine: Engine,
     tree: Tree,
     cgroups: Cgroups,
+    flows: Flows,
+    watch_flows: bool,
     held: Option<Held>,
     sequences: Sequences,
     found: Vec<Finding>,
@@ -73,6 +78,8 @@ impl Core {
             engine,
             tree: Tree::new(tree::Config { limit: options.processes, ..tree::Config::default() }),
             cgroups: Cgroups::default(),
+            flows: Flows::new(options.connections, options.flow_names),
+            watch_flows: options.flows,
             held: options.executable_hash.then(Held::default),
             sequences: Sequences::default(),
             found: Vec::new(),
@@ -87,7 +94,8 @@ impl Core {
     #[must_use]
     pub fn demands(&self) -> Vec<Demand> {
         let rules = self.engine.demands().into_iter().map(|d| self.selection.narrow(d));
-        self.selection.demands().into_iter().chain(rules).collect()
+        let flows = [net_flow::ID, net_tcp_accept::ID].map(Demand::of).into_iter().filter(|_| self.watch_flows);
+        self.selection.demands().into_iter().chain(rules).chain(flows).collect()
     }
 
     /// The rules, for what is not the core's business: listing, timing, watching.
@@ -101,6 +109,7 @@ impl Core {
         let mut counts = self.counts.clone();
         (counts.processes, counts.processes_evicted) = self.tree.counts();
         (counts.cgroups, counts.cgroups_evicted) = self.cgroups.counts();
+        counts.flows = self.flows.counts();
         counts.rules = self.engine.counters().map(|(name, c)| (name.to_owned(), *c)).collect();
         counts
     }
@@ -168,9 +177,24 @@ impl Core {
 
     fn record(&mut self, view: View<'_>, out: &mut Vec<Output>) {
         self.now = self.now.max(view.time());
+        let amended;
+        let view = match view.event() {
+            net_flow::ID => {
+                amended = self.flows.amend(&view);
+                amended.as_deref().and_then(|record| View::parse(record).ok()).unwrap_or(view)
+            }
+            net_tcp_accept::ID => {
+                self.flows.accept(&view);
+                view
+            }
+            _ => view,
+        };
         self.learn_cgroup(&view);
         self.tree.apply(&view, &self.cgroups);
         let event = Event::join(view, &self.tree);
+        if view.event() == net_flow::ID {
+            self.flows.see(&view, leaf(event.exe()));
+        }
         if !self.selection.in_scope(&event) {
             return;
         }
@@ -234,6 +258,7 @@ impl Core {
         self.now = self.now.max(now);
         self.tree.advance(now);
         self.cgroups.advance(now.saturating_sub(CGROUP_GRACE));
+        self.flows.tick();
         self.engine.tick(now, &mut self.found);
         self.release(out);
         self.tell(out);
@@ -279,6 +304,12 @@ impl Core {
         }
         self.tell(out);
     }
+}
+
+/// A program's name, as metrics show it.
+fn leaf(exe: &str) -> &str {
+    let leaf = exe.rsplit('/').next().unwrap_or(exe);
+    if leaf.is_empty() { "unknown" } else { leaf }
 }
 
 /// The question for the hash of a process's program, where the tree knows which file that is.

@@ -6,6 +6,7 @@ use haechi_signatures::model::Finding;
 use serde::Serialize;
 
 use super::Question;
+use crate::flows;
 use crate::render::Happening;
 
 /// One thing that came out.
@@ -40,6 +41,8 @@ pub struct Counts {
     pub cgroups: usize,
     /// Cgroups forgotten early for want of room.
     pub cgroups_evicted: u64,
+    /// Connections.
+    pub flows: flows::Counts,
     /// What each rule did.
     pub rules: Vec<(String, Counters)>,
 }
@@ -54,6 +57,7 @@ impl Default for Counts {
             processes_evicted: 0,
             cgroups: 0,
             cgroups_evicted: 0,
+            flows: flows::Counts::default(),
             rules: Vec::new(),
         }
     }

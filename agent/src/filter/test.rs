@@ -7,7 +7,7 @@ use haechi_ebpf::symbol::Symbol;
 use haechi_ebpf::wire::Value;
 use haechi_signatures::model::Event;
 use haechi_signatures::path;
-use haechi_signatures::sockaddr::SockAddr;
+use haechi_signatures::sockaddr::{self, SockAddr};
 
 use super::Error;
 use super::scope::Scope;
@@ -160,6 +160,7 @@ fn data<'a>(event: &Event<'a>, field: Field, def: &FieldDef) -> Got<'a> {
         Some(Value::Bool(b)) => Got::Text(if b { "true" } else { "false" }.into()),
         Some(Value::Text(text)) => Got::Text(match def.ty {
             FieldType::SockAddr => SockAddr::parse(text.bytes).map(|a| a.to_string()).unwrap_or_default().into(),
+            FieldType::Ip => sockaddr::ip_text(text.bytes).into(),
             FieldType::StrArray => text.strings().map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ").into(),
             FieldType::Path if text.from_user => path::normal(&String::from_utf8_lossy(text.bytes)).into_owned().into(),
             _ => String::from_utf8_lossy(text.bytes),

@@ -20,7 +20,7 @@ use super::plan::{Choice, choose};
 use super::programs::{Programs, Types};
 use super::ring::Ring;
 use super::sys::{ProgramFacts, program_facts};
-use super::{Drain, seed};
+use super::{Drain, Poller, flows, seed};
 use crate::batch::Batch;
 use crate::loss::Ledger;
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub critical_ring_bytes: u32,
     /// Bytes of the ring for all others; a power of two.
     pub bulk_ring_bytes: u32,
+    /// Bytes of the ring for connections; a power of two.
+    pub flow_ring_bytes: u32,
     /// Bytes of environment copied at exec; 0 for none.
     pub env_bytes: u32,
     /// Print what the kernel programs log.
@@ -53,6 +55,7 @@ impl Default for Config {
             demands: Vec::new(),
             critical_ring_bytes: 2 << 20,
             bulk_ring_bytes: 4 << 20,
+            flow_ring_bytes: 4 << 20,
             env_bytes: 0x2000,
             debug_log: false,
             without: Vec::new(),
@@ -129,14 +132,15 @@ impl Kernel {
         facts.resize(haechi_ebpf::fact::MAX_FACTS, u32::MAX);
         let mut object = load_object(&types.aya, &facts, config)?;
         let logger = if config.debug_log { start_logger(&mut object) } else { None };
-        let (critical, bulk) = (
-            map_ring(&object, "CRITICAL", config.critical_ring_bytes)?,
-            map_ring(&object, "BULK", config.bulk_ring_bytes)?,
-        );
+        let drain = Drain {
+            critical: map_ring(&object, "CRITICAL", config.critical_ring_bytes)?,
+            bulk: map_ring(&object, "BULK", config.bulk_ring_bytes)?,
+            flows: map_ring(&object, "FLOWS", config.flow_ring_bytes)?,
+        };
         let mut kernel = Self {
             filters: Filters::take(&mut object)?,
             counters: take(&mut object, "COUNTERS")?,
-            drain: Some(Drain { critical, bulk }),
+            drain: Some(drain),
             programs: Programs::new(types, facts),
             object,
             choices: Vec::new(),
@@ -201,12 +205,39 @@ impl Kernel {
         let fault = |e: &dyn std::fmt::Display| Error::Seed(e.to_string());
         self.programs.attach(&mut self.object, ITERATOR).map_err(|refusal| Error::Seed(refusal.reason))?;
         self.programs.rest();
-        let Some(Program::Iter(iterator)) = self.object.program_mut(ITERATOR) else {
-            return Err(Error::Seed("the iterator is not in the kernel object".into()));
+        seed::read(self.iterate(ITERATOR)?).map_err(|e| fault(&e))
+    }
+
+    /// Opens a loaded iterator.
+    fn iterate(&mut self, name: &'static str) -> Result<std::fs::File, Error> {
+        let fault = |e: &dyn std::fmt::Display| Error::Seed(e.to_string());
+        let Some(Program::Iter(iterator)) = self.object.program_mut(name) else {
+            return Err(Error::Seed(format!("{name} is not in the kernel object")));
         };
         let link = iterator.attach().map_err(|e| fault(&e))?;
-        let file = iterator.take_link(link).map_err(|e| fault(&e))?.into_file().map_err(|e| fault(&e))?;
-        seed::read(file).map_err(|e| fault(&e))
+        iterator.take_link(link).map_err(|e| fault(&e))?.into_file().map_err(|e| fault(&e))
+    }
+
+    /// Takes in the sockets that are open already. To be called once flows are watched: what opens in between is seen
+    /// both ways, which does no harm.
+    ///
+    /// # Errors
+    /// When the iterator cannot be read. Where the kernel has none, nothing is done: the plan says so.
+    pub fn adopt_sockets(&mut self) -> Result<(), Error> {
+        if !self.programs.attached().any(|p| p == flows::ADOPT) {
+            return Ok(());
+        }
+        let file = self.iterate(flows::ADOPT)?;
+        flows::exhaust(file).map(drop).map_err(|e| Error::Seed(e.to_string()))
+    }
+
+    /// Who can look at all sockets at any time; `None` where flows are not watched.
+    #[must_use]
+    pub fn poller(&self) -> Option<Poller> {
+        if !self.programs.attached().any(|p| p == flows::POLL) {
+            return None;
+        }
+        Poller::of(&self.object).map_err(|error| tracing::warn!(%error, "connections cannot be polled")).ok()
     }
 
     /// The reading end of the rings. Can be taken once; it may live in another thread.
@@ -289,11 +320,13 @@ fn load_object(btf: &AyaBtf, facts: &[u32], config: &Config) -> Result<Ebpf, Err
         .override_global("FACTS", facts, true)
         .override_global("OWN_TGID", &own, true)
         .override_global("ENV_MAX", &env, true)
+        .override_global("FLOW_RING", &config.flow_ring_bytes, true)
         .override_global(aya_log::LEVEL, &level, true)
         // A ring must be there; one that nobody writes to need not be large.
         .map_max_entries("AYA_LOGS", if config.debug_log { 1 << 20 } else { 1 << 12 })
         .map_max_entries("CRITICAL", config.critical_ring_bytes)
         .map_max_entries("BULK", config.bulk_ring_bytes)
+        .map_max_entries("FLOWS", config.flow_ring_bytes)
         .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
         .map_max_entries("SCRATCH_USERS", cpus * SCRATCH_PER_CPU)
         .load(OBJECT)

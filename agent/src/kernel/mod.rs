@@ -3,6 +3,7 @@
 
 mod btf;
 mod filters;
+mod flows;
 mod load;
 mod log;
 mod maps;
@@ -13,6 +14,7 @@ mod seed;
 mod sys;
 
 pub use btf::Btf;
+pub use flows::Poller;
 pub use load::{Config, Error, Kernel};
 pub use plan::{Choice, Refused};
 pub use sys::ProgramFacts;
@@ -29,20 +31,22 @@ const DRAIN_MAX: usize = 65_536;
 pub struct Drain {
     critical: Ring,
     bulk: Ring,
+    flows: Ring,
 }
 
 impl Drain {
     /// Takes a snapshot of the producer positions and appends what lies before them to `batch`, in order of time.
     /// Returns how many records were taken.
     ///
-    /// The bulk ring's position is read first, and the critical ring drained first: a record in the bulk ring that was
+    /// The other rings' positions are read first, and the critical ring drained first: a record in the bulk ring that was
     /// caused by one in the critical ring (an open by a process just forked) then never comes without its cause. Where
-    /// the critical ring has to stop at a record that is still being written, the bulk ring waits too.
+    /// the critical ring has to stop at a record that is still being written, the others wait too.
     pub fn drain(&mut self, batch: &mut Batch) -> usize {
         let before = batch.len();
-        let (bulk, critical) = (self.bulk.produced(), self.critical.produced());
+        let (flows, bulk, critical) = (self.flows.produced(), self.bulk.produced(), self.critical.produced());
         if take(&mut self.critical, critical, batch) {
             take(&mut self.bulk, bulk, batch);
+            take(&mut self.flows, flows, batch);
         }
         batch.sort();
         batch.len() - before

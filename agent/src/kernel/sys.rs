@@ -1,7 +1,8 @@
 //! The few bpf(2) calls that aya does not offer.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// `BPF_OBJ_GET_INFO_BY_FD` of include/uapi/linux/bpf.h.
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -55,4 +56,54 @@ pub(super) fn program_facts(program: impl AsFd) -> io::Result<ProgramFacts> {
     let word = |at: usize| info[at..].first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
     let long = |at: usize| info[at..].first_chunk().map_or(0, |b| u64::from_ne_bytes(*b));
     Ok(ProgramFacts { runs: long(RUNS), misses: long(MISSES), verified: word(VERIFIED), jited: word(JITED) })
+}
+
+/// `BPF_LINK_CREATE`, `BPF_ITER_CREATE` and `BPF_TRACE_ITER` of include/uapi/linux/bpf.h.
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_ITER_CREATE: libc::c_int = 33;
+const BPF_TRACE_ITER: u32 = 28;
+
+/// Binds an iterator program to a map: aya's own way passes none.
+pub(super) fn iterator_over_map(program: impl AsFd, map: impl AsFd) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        program: u32,
+        target: u32,
+        kind: u32,
+        flags: u32,
+        info: u64,
+        info_len: u32,
+        padding: u32,
+    }
+    // `union bpf_iter_link_info`: the descriptor of a map.
+    let info = [map.as_fd().as_raw_fd() as u32, 0, 0, 0];
+    let mut attr = Attr {
+        program: program.as_fd().as_raw_fd() as u32,
+        target: 0,
+        kind: BPF_TRACE_ITER,
+        flags: 0,
+        info: info.as_ptr() as u64,
+        info_len: size_of_val(&info) as u32,
+        padding: 0,
+    };
+    // SAFETY: `attr` and `info` live across the call and have the lengths given.
+    unsafe { descriptor(BPF_LINK_CREATE, (&raw mut attr).cast(), size_of::<Attr>()) }
+}
+
+/// A file that runs an iterator once when it is read.
+pub(super) fn iterator_file(link: impl AsFd) -> io::Result<File> {
+    let mut attr = [link.as_fd().as_raw_fd() as u32, 0];
+    // SAFETY: `attr` lives across the call and has the length given.
+    unsafe { descriptor(BPF_ITER_CREATE, attr.as_mut_ptr().cast(), size_of_val(&attr)) }.map(File::from)
+}
+
+/// A bpf(2) call that gives a descriptor.
+unsafe fn descriptor(command: libc::c_int, attr: *mut u8, len: usize) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's attributes are as long as it says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, len) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }

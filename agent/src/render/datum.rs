@@ -5,7 +5,7 @@ use data_encoding::BASE64;
 use haechi_ebpf::event::{Field, FieldDef, FieldType};
 use haechi_ebpf::symbol::Symbol;
 use haechi_ebpf::wire::{Value, View};
-use haechi_signatures::sockaddr::SockAddr;
+use haechi_signatures::sockaddr::{SockAddr, ip_text};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value as Json;
@@ -74,7 +74,7 @@ const fn kind(ty: FieldType) -> &'static str {
         FieldType::U64 | FieldType::BootTime | FieldType::FileTime => "u_int64",
         FieldType::Bool => "bool",
         FieldType::Pointer => "pointer",
-        FieldType::Str | FieldType::Path => "str",
+        FieldType::Str | FieldType::Path | FieldType::Ip => "str",
         FieldType::StrArray => "str_array",
         FieldType::Bytes => "bytes",
         FieldType::SockAddr => "sockaddr",
@@ -126,6 +126,7 @@ fn of_value<'a>(field: &'static FieldDef, value: Value<'_>, decoded: bool, env: 
                 }
             }
             FieldType::Bytes => BASE64.encode(text.bytes).into(),
+            FieldType::Ip => ip_text(text.bytes).into(),
             FieldType::SockAddr => address(&SockAddr::parse(text.bytes)?.members()),
             _ => String::from_utf8_lossy(text.bytes).into_owned().into(),
         },

@@ -47,19 +47,25 @@ fn of_event<'a>(happening: &'a Happening, view: &View<'a>, context: &Context) ->
 fn process<'a>(happening: &'a Happening, view: &View<'a>, boot: u64) -> Process<'a> {
     let ((pid, start), tid) = (view.process(), view.header_u32(at::TID));
     let leader = pid == tid;
+    // A connection is told of a process, whose own numbers only the tree knows.
+    let own = |number| Some(view.header_u32(number)).filter(|n| *n != 0).unwrap_or(happening.ns_pid);
     let (process_id, image) = (unique_id(pid, start), happening.image.as_deref());
     Process {
         executable: image.and_then(|i| executable(&i.exe, None)),
         unique_id: process_id,
         host_pid: pid,
-        pid: view.header_u32(at::NS_TGID),
+        pid: own(at::NS_TGID),
         real_user: User { id: view.header_u32(at::UID) },
         thread: Some(Thread {
             start_time: leader.then(|| Utc::of_boot(start, boot).to_string()),
-            name: String::from_utf8_lossy(view.comm()),
+            name: match (view.comm(), image) {
+                // A connection has no thread; its process has a name.
+                ([], Some(image)) => (&*image.comm).into(),
+                (comm, _) => String::from_utf8_lossy(comm),
+            },
             unique_id: if leader { process_id } else { unique_id(tid, start) },
             host_tid: tid,
-            tid: view.header_u32(at::NS_TID),
+            tid: own(at::NS_TID),
             syscall: view.def().tags.contains(&"syscalls").then_some(happening.name),
             compat: view.flags() & flag::COMPAT != 0,
             io_uring: view.flags() & flag::IO_URING != 0,

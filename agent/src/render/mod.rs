@@ -36,6 +36,8 @@ pub struct Happening {
     pub name: &'static str,
     /// Which program did it.
     pub image: Option<Arc<Image>>,
+    /// Number of its process in its own pid namespace, for records that a process did not make itself.
+    pub ns_pid: u32,
     /// Where.
     pub container: Option<Arc<Container>>,
 }
@@ -49,6 +51,7 @@ impl Happening {
             record: event.view.bytes().into(),
             name: event.name(),
             image: process.and_then(|p| p.image(event.view.header_u32(haechi_ebpf::wire::at::EXEC_ID))).cloned(),
+            ns_pid: process.map_or(0, |p| p.ns_pid),
             container: process.and_then(|p| p.container.clone()),
         }
     }

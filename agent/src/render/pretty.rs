@@ -7,7 +7,7 @@ use haechi_ebpf::event::{Field, FieldType, lost_events};
 use haechi_ebpf::symbol::Symbol;
 use haechi_ebpf::wire::{Value, View, at, flag};
 use haechi_signatures::model::{Container, Finding, ProcessInfo, Severity};
-use haechi_signatures::sockaddr::SockAddr;
+use haechi_signatures::sockaddr::{SockAddr, ip_text};
 use serde_json::Value as Json;
 
 use super::{Context, Happening, Item};
@@ -150,6 +150,7 @@ fn field_value(line: &mut String, symbol: Symbol, ty: FieldType, value: Value<'_
                     }
                     line.push(']');
                 }
+                FieldType::Ip => line.push_str(&ip_text(text.bytes)),
                 FieldType::SockAddr => {
                     let address = SockAddr::parse(text.bytes).map(|a| a.to_string()).unwrap_or_default();
                     write!(line, "{}", Safe(&address))?;

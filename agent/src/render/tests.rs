@@ -187,6 +187,7 @@ fn each_kind_of_field_has_a_place_in_data() {
             let value = match field.ty {
                 FieldType::StrArray => json!(["x"]),
                 FieldType::SockAddr => json!("1.2.3.4:5"),
+                FieldType::Ip => json!("10.0.0.1"),
                 ty if ty.is_variable() => json!("x"),
                 _ => json!(1),
             };

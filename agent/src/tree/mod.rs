@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use haechi_ebpf::event::{
-    cgroup_attach_task, existing_process, lost_events, sched_process_exec, sched_process_exit, sched_process_fork,
+    cgroup_attach_task, existing_process, lost_events, net_flow, net_tcp_connect, sched_process_exec, sched_process_exit, sched_process_fork,
 };
 use haechi_ebpf::wire::{View, at};
 use haechi_signatures::model::{Image, Process, ProcessKey, Processes};
@@ -109,7 +109,8 @@ impl Tree {
                 self.see(view, cgroups);
                 self.attach(view, cgroups);
             }
-            lost_events::ID => {}
+            // Told of a process, not by it: the header is not its own.
+            lost_events::ID | net_flow::ID | net_tcp_connect::ID => {}
             _ => self.see(view, cgroups),
         }
     }

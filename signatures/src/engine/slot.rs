@@ -161,5 +161,6 @@ fn target(event: &Event<'_>) -> String {
         Some(format!("pid {}", pid as i32))
     };
     let word = || text(FieldType::Str).map(|t| String::from_utf8_lossy(t.bytes).into_owned());
-    addr().or_else(pid).or_else(word).unwrap_or_else(|| event.name().to_owned())
+    let ip = || text(FieldType::Ip).map(|t| crate::sockaddr::ip_text(t.bytes));
+    addr().or_else(ip).or_else(pid).or_else(word).unwrap_or_else(|| event.name().to_owned())
 }

@@ -205,6 +205,7 @@ pub(crate) fn decoded<T: Tree>(field: &FieldDef, value: Value<'_>, tree: &mut T)
                 tree.list(items)
             }
             FieldType::Bytes => tree.text(&data_encoding::BASE64.encode(text.bytes)),
+            FieldType::Ip => tree.text(&crate::sockaddr::ip_text(text.bytes)),
             FieldType::SockAddr => {
                 let members = SockAddr::parse(text.bytes).map(|a| a.members()).unwrap_or_default();
                 let known = members.iter().filter_map(|(k, v)| Some((keys::by_name(k)?, tree.text(v)))).collect();

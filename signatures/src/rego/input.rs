@@ -103,6 +103,7 @@ mod tests {
             match def.fields[i].ty {
                 FieldType::StrArray => b.strings(field, ["a", "b"]),
                 FieldType::SockAddr => b.named(def.fields[i].name, &json!("[::1]:80")).expect("an address"),
+                FieldType::Ip => b.named(def.fields[i].name, &json!("10.0.0.1")).expect("an address"),
                 ty if ty.is_variable() => b.marked(field, "text", 9, var::USER),
                 _ => b.number(field, u64::MAX - i as u64),
             }

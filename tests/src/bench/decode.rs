@@ -158,10 +158,9 @@ fn slow(record: &[u8]) -> Result<u64> {
     sum = mix_text(sum, &comm);
     for (i, field) in event.fields.iter().enumerate() {
         let slot = number(112 + 8 * i, 8);
-        let variable = [FieldType::Str, FieldType::Path, FieldType::StrArray, FieldType::Bytes, FieldType::SockAddr];
         sum = if number(104, 8) >> i & 1 == 0 {
             mix(sum, 1)
-        } else if variable.contains(&field.ty) {
+        } else if field.ty.is_variable() {
             let (offset, len, true_len) = (slot & 0xffff, slot >> 16 & 0xffff, slot >> 32 & 0x3fff_ffff);
             let text = record[offset as usize..][..len as usize].to_vec();
             let text = String::from_utf8(text).context("text")?;

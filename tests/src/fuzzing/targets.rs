@@ -48,6 +48,7 @@ fn record(def: &'static EventDef) -> Vec<u8> {
         let at = Field(i as u8);
         builder = match field.ty {
             FieldType::StrArray => builder.text(at, b"one\0two\0"),
+            FieldType::Ip => builder.text(at, [10, 0, 0, 1]),
             FieldType::SockAddr => builder.text(at, &addresses()[i % 3]),
             ty if ty.is_variable() => builder.text(at, TEXT),
             _ => builder.number(at, 0x1234_5678),

@@ -1,0 +1,84 @@
+//! Who accepted a connection. When it is established nobody has: until then it belongs to whoever listens.
+
+use aya_ebpf::macros::{fexit, kretprobe};
+use aya_ebpf::programs::{FExitContext, RetProbeContext};
+use haechi_ebpf::event::net_tcp_accept::{self as event, field as f};
+use haechi_ebpf::fact;
+use haechi_ebpf::program::Step;
+use haechi_ebpf::wire::HEADER;
+
+use crate::file::by_descriptor;
+use crate::gate;
+use crate::mem::{Probe, Ptr, field, pointer};
+use crate::record::Record;
+use crate::regs::Call;
+use crate::sock::{Ends, below, put_ends};
+use crate::task::head;
+
+/// The other end is the source: it connected.
+const ENDS: Ends = Ends {
+    local: f::dst,
+    local_port: f::dst_port,
+    remote: f::src,
+    remote_port: f::src_port,
+    at: HEADER + 8 * event::SLOTS,
+};
+
+/// `int inet_accept(struct socket *sock, struct socket *newsock, ..)`, net/ipv4/af_inet.c; of both IP versions.
+#[fexit(function = "inet_accept")]
+fn accept_fexit(ctx: FExitContext) -> i32 {
+    grafted(ctx.arg(1), Step::Fexit);
+    0
+}
+
+/// `int mptcp_stream_accept(struct socket *sock, struct socket *newsock, ..)`, net/mptcp/protocol.c.
+#[fexit(function = "mptcp_stream_accept")]
+fn accept_fexit_mptcp(ctx: FExitContext) -> i32 {
+    grafted(ctx.arg(1), Step::Fexit);
+    0
+}
+
+#[inline(always)]
+fn grafted(socket: Ptr, step: Step) {
+    let sk = pointer::<Probe>(socket, fact::SOCKET_SK);
+    if !sk.is_null() {
+        accepted(sk, step, 0);
+    }
+}
+
+/// `struct sock *inet_csk_accept(struct sock *sk, ..)`, net/ipv4/inet_connection_sock.c.
+#[kretprobe]
+fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    let sk: Ptr = ctx.ret();
+    if !sk.is_null() {
+        accepted(sk, Step::Kprobe, 0);
+    }
+    0
+}
+
+/// The raw plan: accept(2) or accept4(2) returned.
+#[inline(always)]
+pub fn at_exit(call: Call, ret: i64) {
+    if ret < 0 {
+        return;
+    }
+    let file = by_descriptor(ret as u64);
+    let socket = pointer::<Probe>(file, fact::FILE_PRIVATE);
+    // `sock->file` points back: the descriptor is a socket.
+    if !file.is_null() && pointer::<Probe>(socket, fact::SOCKET_FILE) == file {
+        accepted(pointer::<Probe>(socket, fact::SOCKET_SK), Step::RawSyscall, call.abi);
+    }
+}
+
+#[inline(always)]
+fn accepted(sk: Ptr, step: Step, marks: u16) {
+    if gate::open(event::ID).is_none() {
+        return;
+    }
+    let Some(sk) = below(sk) else { return };
+    let Some(mut record) = Record::begin(&event::DEF) else { return };
+    head(&record, step, marks, None);
+    record.put(f::cookie, field::<Probe, u64>(sk, fact::SK_COOKIE));
+    put_ends::<Probe>(&mut record, sk, &ENDS);
+    record.send();
+}

@@ -1,0 +1,130 @@
+//! The thread that has all connections looked at, now and then. What is found comes through the ring like everything
+//! else; this thread only drives it and counts what it cost.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use crate::kernel::Poller;
+
+/// Looks taken one after the other while the ring has no room: then the next turn must do.
+const ROUNDS: usize = 64;
+/// Time for the collector to make room.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What polling cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Times that all connections were looked at.
+    pub polls: u64,
+    /// Nanoseconds spent in it.
+    pub ns: u64,
+    /// Connections that had to wait for the next turn for want of room in the ring.
+    pub deferred: u64,
+    /// Times that the kernel refused.
+    pub errors: u64,
+}
+
+#[derive(Default)]
+struct State {
+    poller: Option<Arc<Poller>>,
+    stop: bool,
+    cost: Cost,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The thread at work.
+pub struct Polling {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Polling {
+    /// Starts the thread; `poller` is asked every `interval`.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(poller: Option<Poller>, interval: Duration) -> io::Result<Self> {
+        let state = State { poller: poller.map(Arc::new), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let mine = shared.clone();
+        let thread = thread::Builder::new().name("haechi-poll".into()).spawn(move || run(&mine, interval))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// From now on `poller` is asked.
+    pub fn replace(&self, poller: Option<Poller>) {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).poller = poller.map(Arc::new);
+    }
+
+    /// What it cost so far.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).cost
+    }
+
+    /// Looks a last time and ends the thread. Returns what it cost in all.
+    pub fn stop(&mut self) -> Cost {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.shared.changed.notify_all();
+        // A panic there has been reported by the thread itself.
+        let _ = self.thread.take().map(JoinHandle::join);
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).cost
+    }
+}
+
+fn run(shared: &Shared, interval: Duration) {
+    let mut next = Instant::now() + interval;
+    loop {
+        let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !state.stop
+            && let Some(left) = next.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+        {
+            state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let (poller, stop) = (state.poller.clone(), state.stop);
+        drop(state);
+        if let Some(poller) = poller {
+            let cost = look(&poller);
+            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.cost.polls += cost.polls;
+            state.cost.ns += cost.ns;
+            state.cost.deferred += cost.deferred;
+            state.cost.errors += cost.errors;
+        }
+        if stop {
+            return;
+        }
+        next = (next + interval).max(Instant::now());
+    }
+}
+
+/// Looks at all connections, again where some did not fit.
+fn look(poller: &Poller) -> Cost {
+    let mut cost = Cost::default();
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        let result = poller.poll();
+        cost.polls += u64::from(round == 0);
+        cost.ns += begun.elapsed().as_nanos() as u64;
+        match result {
+            Ok(0) => return cost,
+            Ok(more) if round + 1 == ROUNDS => cost.deferred += more,
+            Ok(_) => thread::sleep(PAUSE),
+            Err(error) => {
+                warn!(%error, "connections cannot be looked at");
+                cost.errors += 1;
+                return cost;
+            }
+        }
+    }
+    cost
+}
