@@ -180,7 +180,8 @@ pub const PROGRAMS: &[ProgramDef] = &[
     program("tasks", Hook::Iter("task"), &[]),
     program("flow_state", Hook::TpBtf("inet_sock_set_state"), &[]),
     program("flow_poll", Hook::Iter("bpf_sk_storage_map"), &[]),
-    program("flow_adopt", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE]),
+    program("flow_adopt", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE, fact::HELPER_MPTCP_SOCK]),
+    program("flow_adopt_old", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE]),
     program("accept_fexit", Hook::Fexit(&["inet_accept"]), &[]),
     program("accept_fexit_mptcp", Hook::Fexit(&["mptcp_stream_accept"]), &[]),
     program("accept_kretprobe", Hook::Kretprobe(&["inet_csk_accept"]), &[]),
@@ -193,7 +194,7 @@ const fn typed(programs: &'static [&'static str]) -> Plan {
 const FLOWS: Plan = Plan {
     step: Step::Tracepoint,
     programs: &["flow_state", "flow_poll"],
-    optional: &["flow_adopt"],
+    optional: &["flow_adopt", "flow_adopt_old"],
     blind: "connects that find no route, which never begin",
 };
 
@@ -312,18 +313,8 @@ pub const PLANS: &[EventPlans] = &[
     EventPlans {
         event: event::net_tcp_accept::ID,
         plans: &[
-            Plan {
-                step: Step::Fexit,
-                programs: &["accept_fexit"],
-                optional: &["accept_fexit_mptcp"],
-                blind: "",
-            },
-            Plan {
-                step: Step::Kprobe,
-                programs: &["accept_kretprobe"],
-                optional: &[],
-                blind: "MPTCP connections",
-            },
+            Plan { step: Step::Fexit, programs: &["accept_fexit"], optional: &["accept_fexit_mptcp"], blind: "" },
+            Plan { step: Step::Kprobe, programs: &["accept_kretprobe"], optional: &[], blind: "MPTCP connections" },
             Plan {
                 step: Step::RawSyscall,
                 programs: &["sys_exit"],

@@ -253,7 +253,8 @@ const SIGNALS: &[(u64, &str)] = &[
 ];
 
 /// `include/uapi/linux/in.h`.
-const PROTOCOLS: &[(u64, &str)] = &[(1, "ICMP"), (6, "TCP"), (17, "UDP"), (58, "ICMPV6"), (132, "SCTP"), (262, "MPTCP")];
+const PROTOCOLS: &[(u64, &str)] =
+    &[(1, "ICMP"), (6, "TCP"), (17, "UDP"), (58, "ICMPV6"), (132, "SCTP"), (262, "MPTCP")];
 
 /// Those of `include/uapi/asm-generic/errno-base.h` and `errno.h` that a socket can end with.
 const ERRORS: &[(u64, &str)] = &[

@@ -9,7 +9,8 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
-    bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get, bpf_skc_to_mptcp_sock, bpf_sock_from_file,
+    bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+    bpf_sock_from_file,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -21,7 +22,7 @@ use haechi_ebpf::wire::{HEADER, at, flag};
 
 use crate::gate;
 use crate::maps::{FLOWS, Known, SOCKETS, flow_ring_bytes};
-use crate::mem::{Btf, Mem, Ptr, field, has, pointer, with_current};
+use crate::mem::{Btf, Mem, Ptr, field, pointer, with_current};
 use crate::record::Record;
 use crate::sock::{Ends, activity, connected_from_here, mptcp_group, net_ns, put_counters, put_ends, tcp_sock};
 
@@ -150,7 +151,13 @@ fn established(tp: Ptr, old: u32) {
     if known.role == role::OUTGOING {
         // In steps of 64 ns, up to 4.5 minutes; never 0, which is "not established".
         let waited = time.wrapping_sub(known.began) >> 6;
-        known.latency = if waited == 0 { 1 } else if waited > 0xffff_ffff { u32::MAX } else { waited as u32 };
+        known.latency = if waited == 0 {
+            1
+        } else if waited > 0xffff_ffff {
+            u32::MAX
+        } else {
+            waited as u32
+        };
         if gate::wanted(net_tcp_connect::ID) {
             connected(tp, known);
         }
@@ -309,37 +316,53 @@ fn flow_poll(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn flow_adopt(ctx: *mut c_void) -> i32 {
+    let Some((task, sk)) = opened(ctx) else { return 0 };
+    if let Some(tp) = tcp_sock(sk) {
+        adopt(tp, task);
+        return 0;
+    }
+    // SAFETY: the verifier knows the type; the helper looks at what it is.
+    let connection = unsafe { bpf_skc_to_mptcp_sock(sk.cast_mut().cast()) } as Ptr;
+    if !connection.is_null() {
+        let first = pointer::<Btf>(connection, fact::MPTCP_FIRST);
+        if !first.is_null()
+            && let Some(tp) = tcp_sock(first)
+        {
+            adopt(tp, task);
+        }
+    }
+    0
+}
+
+/// The same for kernels that do not let an iterator look behind MPTCP ("R1 type=ptr_ expected=sock_common", 6.1).
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+fn flow_adopt_old(ctx: *mut c_void) -> i32 {
+    if let Some((task, sk)) = opened(ctx)
+        && let Some(tp) = tcp_sock(sk)
+    {
+        adopt(tp, task);
+    }
+    0
+}
+
+/// The task and the socket that the iterator is at.
+#[inline(always)]
+fn opened(ctx: *mut c_void) -> Option<(Ptr, Ptr)> {
     let ctx = BtfTracePointContext::new(ctx);
     let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is two pointers, a number and a pointer.
     let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
     if task.is_null() || file.is_null() {
-        return 0;
+        return None;
     }
     // SAFETY: the verifier knows the type; the helper looks at what the file is.
     let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
     if socket.is_null() {
-        return 0;
+        return None;
     }
     let sk = pointer::<Btf>(socket, fact::SOCKET_SK);
-    if sk.is_null() {
-        return 0;
-    }
-    if let Some(tp) = tcp_sock(sk) {
-        adopt(tp, task);
-    } else if has(fact::HELPER_MPTCP_SOCK) {
-        // SAFETY: as above.
-        let connection = unsafe { bpf_skc_to_mptcp_sock(sk.cast_mut().cast()) } as Ptr;
-        if !connection.is_null() {
-            let first = pointer::<Btf>(connection, fact::MPTCP_FIRST);
-            if !first.is_null()
-                && let Some(tp) = tcp_sock(first)
-            {
-                adopt(tp, task);
-            }
-        }
-    }
-    0
+    (!sk.is_null()).then_some((task, sk))
 }
 
 #[inline(always)]

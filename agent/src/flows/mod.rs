@@ -189,7 +189,8 @@ impl Flows {
             count(&mut self.counts.seen, number(f::direction));
         }
         if phase != u64::from(Phase::Progress as u32) {
-            let by = if phase == u64::from(Phase::End as u32) { &mut self.counts.ended } else { &mut self.counts.failed };
+            let by =
+                if phase == u64::from(Phase::End as u32) { &mut self.counts.ended } else { &mut self.counts.failed };
             count(by, number(f::reason));
             self.live.remove(&cookie);
             self.ended.push_back(cookie);

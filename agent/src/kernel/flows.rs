@@ -13,8 +13,8 @@ use super::sys;
 
 /// The program that looks at every known socket.
 pub(super) const POLL: &str = "flow_poll";
-/// The program that takes in sockets that are open already.
-pub(super) const ADOPT: &str = "flow_adopt";
+/// The programs that take in sockets that are open already, best first.
+pub(super) const ADOPT: [&str; 2] = ["flow_adopt", "flow_adopt_old"];
 /// The map beside the sockets.
 const SOCKETS: &str = "SOCKETS";
 

@@ -224,10 +224,9 @@ impl Kernel {
     /// # Errors
     /// When the iterator cannot be read. Where the kernel has none, nothing is done: the plan says so.
     pub fn adopt_sockets(&mut self) -> Result<(), Error> {
-        if !self.programs.attached().any(|p| p == flows::ADOPT) {
-            return Ok(());
-        }
-        let file = self.iterate(flows::ADOPT)?;
+        let attached: Vec<_> = self.programs.attached().collect();
+        let Some(program) = flows::ADOPT.into_iter().find(|p| attached.contains(p)) else { return Ok(()) };
+        let file = self.iterate(program)?;
         flows::exhaust(file).map(drop).map_err(|e| Error::Seed(e.to_string()))
     }
 

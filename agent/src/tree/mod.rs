@@ -11,7 +11,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use haechi_ebpf::event::{
-    cgroup_attach_task, existing_process, lost_events, net_flow, net_tcp_connect, sched_process_exec, sched_process_exit, sched_process_fork,
+    cgroup_attach_task, existing_process, lost_events, net_flow, net_tcp_connect, sched_process_exec,
+    sched_process_exit, sched_process_fork,
 };
 use haechi_ebpf::wire::{View, at};
 use haechi_signatures::model::{Image, Process, ProcessKey, Processes};
