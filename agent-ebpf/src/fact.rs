@@ -205,7 +205,6 @@ facts! {
     HELPER_TASK_PT_REGS = EnumValue "BPF_FUNC_task_pt_regs";
     HELPER_FIND_VMA = EnumValue "BPF_FUNC_find_vma";
     HELPER_SOCK_FROM_FILE = EnumValue "BPF_FUNC_sock_from_file";
-    HELPER_MPTCP_SOCK = EnumValue "BPF_FUNC_skc_to_mptcp_sock";
 }
 
 /// Room in the global array.

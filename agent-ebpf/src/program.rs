@@ -178,10 +178,12 @@ pub const PROGRAMS: &[ProgramDef] = &[
         &[fact::IO_SUBMIT_REQ_ARG, fact::IO_OPCODE, fact::IO_CMD, fact::FILENAME_NAME],
     ),
     program("tasks", Hook::Iter("task"), &[]),
-    program("flow_state", Hook::TpBtf("inet_sock_set_state"), &[]),
+    program("flow_state", Hook::TpBtf("inet_sock_set_state"), &[fact::HELPER_SOCK_FROM_FILE]),
+    program("flow_state_old", Hook::TpBtf("inet_sock_set_state"), &[]),
     program("flow_poll", Hook::Iter("bpf_sk_storage_map"), &[]),
-    program("flow_adopt", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE, fact::HELPER_MPTCP_SOCK]),
-    program("flow_adopt_old", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE]),
+    program("flow_poll_old", Hook::Iter("bpf_map_elem"), &[]),
+    program("flow_adopt", Hook::Iter("task_file"), &[fact::HELPER_SOCK_FROM_FILE]),
+    program("flow_adopt_by_address", Hook::Iter("task_file"), &[]),
     program("accept_fexit", Hook::Fexit(&["inet_accept"]), &[]),
     program("accept_fexit_mptcp", Hook::Fexit(&["mptcp_stream_accept"]), &[]),
     program("accept_kretprobe", Hook::Kretprobe(&["inet_csk_accept"]), &[]),
@@ -191,12 +193,22 @@ const fn typed(programs: &'static [&'static str]) -> Plan {
     Plan { step: Step::Tracepoint, programs, optional: &[], blind: "" }
 }
 
-const FLOWS: Plan = Plan {
-    step: Step::Tracepoint,
-    programs: &["flow_state", "flow_poll"],
-    optional: &["flow_adopt", "flow_adopt_old"],
-    blind: "connects that find no route, which never begin",
-};
+const FLOWS: &[Plan] = &[
+    Plan {
+        step: Step::Tracepoint,
+        programs: &["flow_state", "flow_poll"],
+        optional: &["flow_adopt"],
+        blind: FLOW_BLIND,
+    },
+    Plan {
+        step: Step::Tracepoint,
+        programs: &["flow_state_old", "flow_poll_old"],
+        optional: &["flow_adopt_by_address"],
+        blind: FLOW_BLIND,
+    },
+];
+const FLOW_BLIND: &str = "connects that find no route, which never begin; MPTCP connections older than the agent, until \
+                          they end";
 
 const LSM_BLIND: &str = "what another security module refuses before, and the verdict of those asked after";
 const CONNECT_BLIND: &str = "TCP Fast Open by sendto(2), which connects without asking";
@@ -308,8 +320,8 @@ pub const PLANS: &[EventPlans] = &[
             blind: "calls that never return, where sys_enter is not allowed",
         }],
     },
-    EventPlans { event: event::net_flow::ID, plans: &[FLOWS] },
-    EventPlans { event: event::net_tcp_connect::ID, plans: &[FLOWS] },
+    EventPlans { event: event::net_flow::ID, plans: FLOWS },
+    EventPlans { event: event::net_tcp_connect::ID, plans: FLOWS },
     EventPlans {
         event: event::net_tcp_accept::ID,
         plans: &[

@@ -9,10 +9,10 @@ use haechi_ebpf::wire::HEADER;
 
 use crate::file::by_descriptor;
 use crate::gate;
-use crate::mem::{Probe, Ptr, field, pointer};
+use crate::mem::{Probe, Ptr, pointer};
 use crate::record::Record;
 use crate::regs::Call;
-use crate::sock::{Ends, below, put_ends};
+use crate::sock::{Ends, below, number_by_address, put_ends};
 use crate::task::head;
 
 /// The other end is the source: it connected.
@@ -78,7 +78,7 @@ fn accepted(sk: Ptr, step: Step, marks: u16) {
     let Some(sk) = below(sk) else { return };
     let Some(mut record) = Record::begin(&event::DEF) else { return };
     head(&record, step, marks, None);
-    record.put(f::cookie, field::<Probe, u64>(sk, fact::SK_COOKIE));
+    record.put(f::cookie, number_by_address(sk));
     put_ends::<Probe>(&mut record, sk, &ENDS);
     record.send();
 }

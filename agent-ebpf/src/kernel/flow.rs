@@ -3,14 +3,16 @@
 //! The kernel counts bytes, segments and round trips in each socket anyway. What it does not keep (who opened it, when)
 //! is put beside the socket once, when its state changes; an iterator over what was put there shows all live sockets
 //! with their counters, and the last change of state their final totals.
+//!
+//! Kernels before 5.11 let no tracing program use the storage beside a socket: there it is a hash of our own, by the
+//! socket's address. [`Store`] is the difference.
 
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
-    bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
-    bpf_sock_from_file,
+    bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get, bpf_sock_from_file,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -21,10 +23,13 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{HEADER, at, flag};
 
 use crate::gate;
-use crate::maps::{FLOWS, Known, SOCKETS, flow_ring_bytes};
-use crate::mem::{Btf, Mem, Ptr, field, pointer, with_current};
+use crate::maps::{CONNECTIONS, FLOWS, Known, LISTENERS, SOCKETS, flow_ring_bytes};
+use crate::mem::{Btf, Mem, Probe, Ptr, field, pointer, with_current};
 use crate::record::Record;
-use crate::sock::{Ends, activity, connected_from_here, mptcp_group, net_ns, put_counters, put_ends, tcp_sock};
+use crate::sock::{
+    Ends, activity, below, connected_from_here, mptcp_group, net_ns, number_of_address, put_counters, put_ends,
+    tcp_sock,
+};
 
 /// `BPF_SK_STORAGE_GET_F_CREATE` of include/uapi/linux/bpf.h.
 const CREATE: u64 = 1;
@@ -69,7 +74,17 @@ const CONNECT_ENDS: Ends = Ends {
 fn flow_state(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new): (Ptr, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     if matters(new) {
-        changed(sk, old, new);
+        changed::<Beside>(sk, old, new);
+    }
+    0
+}
+
+/// The same for kernels before 5.11.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn flow_state_old(ctx: BtfTracePointContext) -> i32 {
+    let (sk, old, new): (Ptr, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    if matters(new) {
+        changed::<ByAddress>(sk, old, new);
     }
     0
 }
@@ -82,28 +97,117 @@ fn matters(new: u32) -> bool {
 
 /// A socket's state changed.
 #[inline(always)]
-fn changed(sk: Ptr, old: u32, new: u32) {
+fn changed<S: Store>(sk: Ptr, old: u32, new: u32) {
     if !gate::wanted(net_flow::ID) {
         return;
     }
     let Some(tp) = tcp_sock(sk) else { return };
     match new {
-        tcp::SYN_SENT => begin(tp, role::OUTGOING),
-        tcp::LISTEN => begin(tp, role::LISTENER),
-        tcp::ESTABLISHED => established(tp, old),
-        _ => closed(tp, old),
+        tcp::SYN_SENT => begin::<S>(tp, role::OUTGOING),
+        tcp::LISTEN => begin::<S>(tp, role::LISTENER),
+        tcp::ESTABLISHED => established::<S>(tp, old),
+        _ => closed::<S>(tp, old),
     }
 }
 
-/// What is known of a socket.
+/// Where what is known of a socket is kept.
+trait Store {
+    /// How the socket is read where only the store led to it.
+    type Mem: Mem;
+    /// What is known; all zeroes where it is new.
+    fn known(sk: Ptr, create: bool) -> Option<&'static mut Known>;
+    /// A socket listens.
+    fn listens(sk: Ptr, known: &Known);
+    /// Takes over what is known of the listener that made the socket, where that is not done already.
+    fn inherit(sk: Ptr, known: &mut Known);
+    /// Nothing more will be asked.
+    fn forget(sk: Ptr);
+    /// A number for the socket, the same as long as it lives.
+    fn number(sk: Ptr) -> u64;
+}
+
+/// In the kernel's storage beside the socket, which goes with it; a listener's is copied to the sockets that it makes.
+struct Beside;
+
+impl Store for Beside {
+    type Mem = Btf;
+
+    #[inline(always)]
+    fn known(sk: Ptr, create: bool) -> Option<&'static mut Known> {
+        // SAFETY: the verifier knows the type of `sk`. A new value is all zeroes.
+        let known = unsafe {
+            let map = (&raw const SOCKETS).cast_mut().cast();
+            bpf_sk_storage_get(map, sk.cast_mut().cast(), core::ptr::null_mut(), if create { CREATE } else { 0 })
+        };
+        // SAFETY: the value is ours; two programs that touch it at once touch different members.
+        unsafe { known.cast::<Known>().as_mut() }
+    }
+
+    #[inline(always)]
+    fn listens(_: Ptr, _: &Known) {}
+
+    #[inline(always)]
+    fn inherit(_: Ptr, _: &mut Known) {}
+
+    #[inline(always)]
+    fn forget(_: Ptr) {}
+
+    #[inline(always)]
+    fn number(sk: Ptr) -> u64 {
+        // SAFETY: the verifier knows the type of `sk`.
+        unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+    }
+}
+
+/// In a hash by the socket's address. Listeners are found by namespace and port.
+struct ByAddress;
+
+impl Store for ByAddress {
+    type Mem = Probe;
+
+    #[inline(always)]
+    fn known(sk: Ptr, create: bool) -> Option<&'static mut Known> {
+        let key = sk as u64;
+        if create && CONNECTIONS.get_ptr_mut(&key).is_none() {
+            let _ = CONNECTIONS.insert(&key, &Known::EMPTY, 0);
+        }
+        // SAFETY: as above.
+        unsafe { CONNECTIONS.get_ptr_mut(&key)?.as_mut() }
+    }
+
+    #[inline(always)]
+    fn listens(sk: Ptr, known: &Known) {
+        let _ = LISTENERS.insert(&place(sk), known, 0);
+    }
+
+    #[inline(always)]
+    fn inherit(sk: Ptr, known: &mut Known) {
+        // SAFETY: the value is plain numbers.
+        if let Some(listener) = unsafe { LISTENERS.get(&place(sk)) } {
+            known.owner_start = listener.owner_start;
+            known.cgroup = listener.cgroup;
+            known.tgid = listener.tgid;
+            known.exec_id = listener.exec_id;
+            known.uid = listener.uid;
+            known.role = role::LISTENER;
+        }
+    }
+
+    #[inline(always)]
+    fn forget(sk: Ptr) {
+        let _ = CONNECTIONS.remove(&(sk as u64));
+    }
+
+    #[inline(always)]
+    fn number(sk: Ptr) -> u64 {
+        number_of_address(sk)
+    }
+}
+
+/// Namespace and port of a listener, or of a socket that it made.
 #[inline(always)]
-fn known(sk: Ptr, flags: u64) -> Option<&'static mut Known> {
-    // SAFETY: the verifier knows the type of `sk`. A new value is all zeroes.
-    let known = unsafe {
-        bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sk.cast_mut().cast(), core::ptr::null_mut(), flags)
-    };
-    // SAFETY: the value is ours; two programs that touch it at once touch different members.
-    unsafe { known.cast::<Known>().as_mut() }
+fn place(sk: Ptr) -> [u32; 2] {
+    [net_ns::<Probe>(sk), field::<Probe, u16>(sk, fact::SK_NUM).into()]
 }
 
 #[inline(always)]
@@ -114,8 +218,8 @@ fn now() -> u64 {
 
 /// A process connects or listens: it is the owner.
 #[inline(always)]
-fn begin(tp: Ptr, role: u32) {
-    let Some(known) = known(tp, CREATE) else { return };
+fn begin<S: Store>(tp: Ptr, role: u32) {
+    let Some(known) = S::known(tp, true) else { return };
     known.role = role;
     known.marks = 0;
     known.latency = 0;
@@ -128,14 +232,10 @@ fn begin(tp: Ptr, role: u32) {
         known.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     }
     with_current!(|task: M| own::<M>(known, task));
-    number(tp);
-}
-
-/// Sees to it that the socket has a number.
-#[inline(always)]
-fn number(sk: Ptr) -> u64 {
-    // SAFETY: the verifier knows the type of `sk`.
-    unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+    S::number(tp);
+    if role == role::LISTENER {
+        S::listens(tp, known);
+    }
 }
 
 #[inline(always)]
@@ -145,8 +245,8 @@ fn own<M: Mem>(known: &mut Known, task: Ptr) {
 }
 
 #[inline(always)]
-fn established(tp: Ptr, old: u32) {
-    let Some(known) = known(tp, CREATE) else { return };
+fn established<S: Store>(tp: Ptr, old: u32) {
+    let Some(known) = S::known(tp, true) else { return };
     let time = now();
     if known.role == role::OUTGOING {
         // In steps of 64 ns, up to 4.5 minutes; never 0, which is "not established".
@@ -159,9 +259,12 @@ fn established(tp: Ptr, old: u32) {
             waited as u32
         };
         if gate::wanted(net_tcp_connect::ID) {
-            connected(tp, known);
+            connected::<S>(tp, known);
         }
         return;
+    }
+    if known.role == role::NONE {
+        S::inherit(tp, known);
     }
     let begun = known.role == role::LISTENER;
     known.marks = if begun { mark::INHERITED } else { mark::FORGOTTEN };
@@ -169,24 +272,31 @@ fn established(tp: Ptr, old: u32) {
     known.began = time;
     known.latency = 1;
     known.told = 0;
-    number(tp);
+    S::number(tp);
 }
 
 #[inline(always)]
-fn closed(tp: Ptr, old: u32) {
-    match known(tp, 0) {
+fn closed<S: Store>(tp: Ptr, old: u32) {
+    match S::known(tp, false) {
         Some(known) => {
             let role = known.role;
             known.role = role::NONE;
             if role == role::OUTGOING || role == role::INCOMING {
                 let phase = if known.latency == 0 { Phase::Failed } else { Phase::End };
-                report(tp, known, role, phase, old);
+                report::<S, Btf>(tp, known, role, phase, old);
             }
+            S::forget(tp);
         }
         None if old == tcp::LISTEN || old == tcp::CLOSE || old == tcp::SYN_RECV => (),
         None => {
             let nothing = Known { marks: mark::FORGOTTEN, ..Known::EMPTY };
-            report(tp, &nothing, role::NONE, if old == tcp::SYN_SENT { Phase::Failed } else { Phase::End }, old);
+            report::<S, Btf>(
+                tp,
+                &nothing,
+                role::NONE,
+                if old == tcp::SYN_SENT { Phase::Failed } else { Phase::End },
+                old,
+            );
         }
     }
 }
@@ -212,7 +322,7 @@ fn reason(phase: Phase, old: u32, error: u32) -> Reason {
 
 /// The header of a record about a socket: its owner, who need not be the current task.
 #[inline(always)]
-fn head(record: &Record, tp: Ptr, known: &Known, step: Step) {
+fn head<M: Mem>(record: &Record, tp: Ptr, known: &Known, step: Step) {
     record.header_u64(at::TIME, now());
     record.header_u32(at::TID, known.tgid);
     record.header_u32(at::TGID, known.tgid);
@@ -222,7 +332,7 @@ fn head(record: &Record, tp: Ptr, known: &Known, step: Step) {
     record.header_u64(at::CGROUP, known.cgroup);
     record.header_u32(at::MNT_NS, 0);
     record.header_u32(at::PID_NS, 0);
-    record.header_u32(at::NET_NS, net_ns::<Btf>(tp));
+    record.header_u32(at::NET_NS, net_ns::<M>(tp));
     record.header_u32(at::PPID, 0);
     record.header_u32(at::NS_TID, 0);
     record.header_u32(at::NS_TGID, 0);
@@ -234,29 +344,34 @@ fn head(record: &Record, tp: Ptr, known: &Known, step: Step) {
 
 /// Reports a flow.
 #[inline(always)]
-fn report(tp: Ptr, known: &Known, role: u32, phase: Phase, state: u32) {
+fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, state: u32) {
     use net_flow::field as f;
 
     let Some(mut record) = Record::begin(&net_flow::DEF) else { return };
-    head(&record, tp, known, if phase as u32 == Phase::Progress as u32 { Step::Iterator } else { Step::Tracepoint });
-    record.put(f::cookie, number(tp));
+    head::<M>(
+        &record,
+        tp,
+        known,
+        if phase as u32 == Phase::Progress as u32 { Step::Iterator } else { Step::Tracepoint },
+    );
+    record.put(f::cookie, S::number(tp));
     record.put(f::phase, (phase as u32).into());
     let direction = if role == role::INCOMING { Direction::Incoming } else { Direction::Outgoing };
     let direction = if role == role::NONE { Direction::Unknown } else { direction };
     record.put(f::direction, (direction as u32).into());
     record.put(f::protocol, crate::sock::IPPROTO_TCP);
-    put_ends::<Btf>(&mut record, tp, &ENDS);
+    put_ends::<M>(&mut record, tp, &ENDS);
     record.put(f::state, state.into());
     record.put(f::start_time, known.began);
-    put_counters(&mut record, tp);
+    put_counters::<M>(&mut record, tp);
     if role == role::OUTGOING && known.latency != 0 && known.marks & (mark::ADOPTED | mark::FORGOTTEN) == 0 {
         record.put(f::connect_latency, u64::from(known.latency) << 6);
     }
-    let error = field::<Btf, u32>(tp, fact::SK_ERR);
+    let error = field::<M, u32>(tp, fact::SK_ERR);
     let ended = if phase as u32 == Phase::Progress as u32 { Reason::None } else { reason(phase, state, error) };
     record.put(f::reason, (ended as u32).into());
     record.put(f::error, error.into());
-    let group = mptcp_group(tp);
+    let group = mptcp_group::<M>(tp);
     if group != 0 {
         record.put(f::group, group);
     }
@@ -266,12 +381,12 @@ fn report(tp: Ptr, known: &Known, role: u32, phase: Phase, state: u32) {
 
 /// Reports a connection that this end established.
 #[inline(always)]
-fn connected(tp: Ptr, known: &Known) {
+fn connected<S: Store>(tp: Ptr, known: &Known) {
     use net_tcp_connect::field as f;
 
     let Some(mut record) = Record::begin(&net_tcp_connect::DEF) else { return };
-    head(&record, tp, known, Step::Tracepoint);
-    record.put(f::cookie, number(tp));
+    head::<Btf>(&record, tp, known, Step::Tracepoint);
+    record.put(f::cookie, S::number(tp));
     record.put(f::connect_latency, u64::from(known.latency) << 6);
     put_ends::<Btf>(&mut record, tp, &CONNECT_ENDS);
     record.send();
@@ -283,19 +398,50 @@ fn connected(tp: Ptr, known: &Known) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 fn flow_poll(ctx: *mut c_void) -> i32 {
-    let ctx = BtfTracePointContext::new(ctx);
-    let words = ctx.as_ptr().cast::<Ptr>();
+    let words = BtfTracePointContext::new(ctx).as_ptr().cast::<Ptr>();
     // SAFETY: the context is four pointers.
     let (sk, value) = unsafe { (*words.add(2), *words.add(3)) };
-    // SAFETY: the value is as large as the map says, and stays while the socket does.
-    let Some(known) = (unsafe { value.cast_mut().cast::<Known>().as_mut() }) else { return 0 };
-    if sk.is_null() || known.role != role::OUTGOING && known.role != role::INCOMING {
-        return 0;
+    if !sk.is_null()
+        && let Some(known) = live(value)
+        && let Some(tp) = tcp_sock(sk)
+    {
+        look::<Beside>(words, tp, known);
     }
-    let Some(tp) = tcp_sock(sk) else { return 0 };
-    let told = activity(tp);
+    0
+}
+
+/// `struct bpf_iter__bpf_map_elem { meta, map, key, value }`, kernel/bpf/map_iter.c, over the hash by address. The
+/// memory of a socket is not given back while this runs, and its entry goes before it is.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+fn flow_poll_old(ctx: *mut c_void) -> i32 {
+    let words = BtfTracePointContext::new(ctx).as_ptr().cast::<Ptr>();
+    // SAFETY: the context is four pointers.
+    let (key, value) = unsafe { (*words.add(2), *words.add(3)) };
+    if !key.is_null()
+        && let Some(known) = live(value)
+    {
+        // SAFETY: a key is an address.
+        let sk = unsafe { *key.cast::<u64>() } as Ptr;
+        look::<ByAddress>(words, sk, known);
+    }
+    0
+}
+
+/// What is known of a socket that an iterator is at, if it is a connection that lives.
+#[inline(always)]
+fn live(value: Ptr) -> Option<&'static mut Known> {
+    // SAFETY: the value is as large as the map says, and stays while the iterator is at it.
+    let known = unsafe { value.cast_mut().cast::<Known>().as_mut() }?;
+    (known.role == role::OUTGOING || known.role == role::INCOMING).then_some(known)
+}
+
+/// Tells of a connection where it changed since the last time.
+#[inline(always)]
+fn look<S: Store>(words: *const Ptr, tp: Ptr, known: &mut Known) {
+    let told = activity::<S::Mem>(tp);
     if told == known.told {
-        return 0;
+        return;
     }
     // Closes come first: what does not fit now is told the next time, or when it closes. A byte to the reader says so.
     // SAFETY: the map is a ring; the context leads to the seq_file; one byte is read.
@@ -303,45 +449,22 @@ fn flow_poll(ctx: *mut c_void) -> i32 {
         if bpf_ringbuf_query((&raw const FLOWS).cast_mut().cast(), AVAILABLE) > flow_ring_bytes() / 2 {
             let seq = *(*words).cast::<*mut c_void>();
             bpf_seq_write(seq.cast(), (&raw const MORE).cast_mut().cast(), 1);
-            return 0;
+            return;
         }
     }
     known.told = told;
     let role = known.role;
-    report(tp, known, role, Phase::Progress, field::<Btf, u8>(tp, fact::SK_STATE).into());
-    0
+    report::<S, S::Mem>(tp, known, role, Phase::Progress, field::<S::Mem, u8>(tp, fact::SK_STATE).into());
 }
 
 /// `struct bpf_iter__task_file { meta, task, fd, file }`, kernel/bpf/task_iter.c: sockets that were open before the agent.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn flow_adopt(ctx: *mut c_void) -> i32 {
-    let Some((task, sk)) = opened(ctx) else { return 0 };
-    if let Some(tp) = tcp_sock(sk) {
-        adopt(tp, task);
-        return 0;
-    }
-    // SAFETY: the verifier knows the type; the helper looks at what it is.
-    let connection = unsafe { bpf_skc_to_mptcp_sock(sk.cast_mut().cast()) } as Ptr;
-    if !connection.is_null() {
-        let first = pointer::<Btf>(connection, fact::MPTCP_FIRST);
-        if !first.is_null()
-            && let Some(tp) = tcp_sock(first)
-        {
-            adopt(tp, task);
-        }
-    }
-    0
-}
-
-/// The same for kernels that do not let an iterator look behind MPTCP ("R1 type=ptr_ expected=sock_common", 6.1).
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/task_file")]
-fn flow_adopt_old(ctx: *mut c_void) -> i32 {
     if let Some((task, sk)) = opened(ctx)
         && let Some(tp) = tcp_sock(sk)
     {
-        adopt(tp, task);
+        adopt::<Beside>(tp, task);
     }
     0
 }
@@ -365,20 +488,40 @@ fn opened(ctx: *mut c_void) -> Option<(Ptr, Ptr)> {
     (!sk.is_null()).then_some((task, sk))
 }
 
+/// The same for kernels without the helper (before 5.11): the file says what it is, and the socket must agree.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+fn flow_adopt_by_address(ctx: *mut c_void) -> i32 {
+    let words = BtfTracePointContext::new(ctx).as_ptr().cast::<Ptr>();
+    // SAFETY: the context is two pointers, a number and a pointer.
+    let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
+    if task.is_null() || file.is_null() {
+        return 0;
+    }
+    let socket = pointer::<Btf>(file, fact::FILE_PRIVATE);
+    if !socket.is_null()
+        && pointer::<Probe>(socket, fact::SOCKET_FILE) == file
+        && let Some(sk) = below(pointer::<Probe>(socket, fact::SOCKET_SK))
+    {
+        adopt::<ByAddress>(sk, task);
+    }
+    0
+}
+
 #[inline(always)]
-fn adopt(tp: Ptr, task: Ptr) {
-    let state = u32::from(field::<Btf, u8>(tp, fact::SK_STATE));
+fn adopt<S: Store>(tp: Ptr, task: Ptr) {
+    let state = u32::from(field::<S::Mem, u8>(tp, fact::SK_STATE));
     if state == tcp::CLOSE {
         return;
     }
-    let Some(known) = known(tp, CREATE) else { return };
+    let Some(known) = S::known(tp, true) else { return };
     if known.tgid != 0 {
         return;
     }
     if known.role == role::NONE {
         known.role = match state {
             tcp::LISTEN => role::LISTENER,
-            _ if connected_from_here(tp, state) || state == tcp::SYN_SENT => role::OUTGOING,
+            _ if state == tcp::SYN_SENT || connected_from_here::<S::Mem>(tp, state) => role::OUTGOING,
             _ => role::INCOMING,
         };
         known.began = now();
@@ -391,5 +534,8 @@ fn adopt(tp: Ptr, task: Ptr) {
     let cgroup = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
     known.cgroup = field::<Btf, u64>(pointer::<Btf>(cgroup, fact::CGROUP_KN), fact::KN_ID);
     own::<Btf>(known, task);
-    number(tp);
+    S::number(tp);
+    if known.role == role::LISTENER {
+        S::listens(tp, known);
+    }
 }

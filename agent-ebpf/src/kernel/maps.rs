@@ -41,6 +41,17 @@ pub fn flow_ring_bytes() -> u64 {
     unsafe { core::ptr::read_volatile(&raw const FLOW_RING) }.into()
 }
 
+/// Makes addresses unreadable; random, set before loading.
+#[unsafe(no_mangle)]
+static ADDRESS_KEY: u64 = 0;
+
+/// What addresses are made unreadable with.
+#[inline(always)]
+pub fn address_key() -> u64 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const ADDRESS_KEY) }
+}
+
 /// The agent's own process.
 #[inline(always)]
 pub fn own_tgid() -> u32 {
@@ -147,6 +158,13 @@ pub static SOCKETS: SocketMap = SocketMap {
     max_entries: core::ptr::null(),
     map_flags: core::ptr::null(),
 };
+
+/// The same by the socket's address, for kernels that let tracing programs put nothing beside a socket. Size set at load.
+#[map]
+pub static CONNECTIONS: HashMap<u64, Known> = HashMap::with_max_entries(1, NO_PREALLOC);
+/// Who listens, by network namespace and port, for the same kernels. Size set at load.
+#[map]
+pub static LISTENERS: LruHashMap<[u32; 2], Known> = LruHashMap::with_max_entries(1, 0);
 
 /// User (generation, id) to the sets that take it and the sets that do not.
 #[map]

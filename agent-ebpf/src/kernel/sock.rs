@@ -9,7 +9,8 @@ use haechi_ebpf::event::{Field, net_flow};
 use haechi_ebpf::fact;
 use haechi_ebpf::flow::tcp;
 
-use crate::mem::{Btf, Mem, Probe, Ptr, field, get, has, inside, pointer};
+use crate::maps::address_key;
+use crate::mem::{Mem, Probe, Ptr, field, get, has, inside, pointer};
 use crate::record::Record;
 
 /// `AF_INET` and `AF_INET6` of include/linux/socket.h.
@@ -80,35 +81,35 @@ pub fn net_ns<M: Mem>(sk: Ptr) -> u32 {
 
 /// Changes with everything that a poll would tell.
 #[inline(always)]
-pub fn activity(tp: Ptr) -> u64 {
-    u64::from(field::<Btf, u32>(tp, fact::TCP_SEGS_IN)) << 32 | u64::from(field::<Btf, u32>(tp, fact::TCP_SEGS_OUT))
+pub fn activity<M: Mem>(tp: Ptr) -> u64 {
+    u64::from(field::<M, u32>(tp, fact::TCP_SEGS_IN)) << 32 | u64::from(field::<M, u32>(tp, fact::TCP_SEGS_OUT))
 }
 
 /// Writes the counters of a connection.
 #[inline(always)]
-pub fn put_counters(record: &mut Record, tp: Ptr) {
+pub fn put_counters<M: Mem>(record: &mut Record, tp: Ptr) {
     use net_flow::field as f;
 
-    let sent = field::<Btf, u64>(tp, fact::TCP_BYTES_SENT);
-    record.put(f::tx_bytes, sent.wrapping_sub(field::<Btf, u64>(tp, fact::TCP_BYTES_RETRANS)));
-    let received = field::<Btf, u64>(tp, fact::TCP_BYTES_RECEIVED);
+    let sent = field::<M, u64>(tp, fact::TCP_BYTES_SENT);
+    record.put(f::tx_bytes, sent.wrapping_sub(field::<M, u64>(tp, fact::TCP_BYTES_RETRANS)));
+    let received = field::<M, u64>(tp, fact::TCP_BYTES_RECEIVED);
     // The FIN counts as a byte there.
-    record.put(f::rx_bytes, received.wrapping_sub(u64::from(fin_came(tp) && received != 0)));
-    record.put(f::tx_segments, field::<Btf, u32>(tp, fact::TCP_SEGS_OUT).into());
-    record.put(f::rx_segments, field::<Btf, u32>(tp, fact::TCP_SEGS_IN).into());
-    record.put(f::retransmits, field::<Btf, u32>(tp, fact::TCP_TOTAL_RETRANS).into());
-    record.put(f::lost, field::<Btf, u32>(tp, fact::TCP_LOST).into());
+    record.put(f::rx_bytes, received.wrapping_sub(u64::from(fin_came::<M>(tp) && received != 0)));
+    record.put(f::tx_segments, field::<M, u32>(tp, fact::TCP_SEGS_OUT).into());
+    record.put(f::rx_segments, field::<M, u32>(tp, fact::TCP_SEGS_IN).into());
+    record.put(f::retransmits, field::<M, u32>(tp, fact::TCP_TOTAL_RETRANS).into());
+    record.put(f::lost, field::<M, u32>(tp, fact::TCP_LOST).into());
     // Kept times eight: `tcp_rtt_estimator()` in net/ipv4/tcp_input.c.
-    record.put(f::srtt, (field::<Btf, u32>(tp, fact::TCP_SRTT) >> 3).into());
+    record.put(f::srtt, (field::<M, u32>(tp, fact::TCP_SRTT) >> 3).into());
     // `struct minmax` of include/linux/win_minmax.h: three pairs of time and value, the best first. ~0 is none yet.
     // SAFETY: the value lies behind the first pair's time.
-    let min: u32 = unsafe { Btf::load(tp.wrapping_add(get(fact::TCP_RTT_MIN) as usize + 4)) };
+    let min: u32 = unsafe { M::load(tp.wrapping_add(get(fact::TCP_RTT_MIN) as usize + 4)) };
     record.put(f::min_rtt, if min == u32::MAX { 0 } else { min.into() });
 }
 
 #[inline(always)]
-fn fin_came(tp: Ptr) -> bool {
-    field::<Btf, u64>(tp, fact::SK_FLAGS) & SOCK_DONE != 0
+fn fin_came<M: Mem>(tp: Ptr) -> bool {
+    field::<M, u64>(tp, fact::SK_FLAGS) & SOCK_DONE != 0
 }
 
 /// Whether this end sent the SYN, of a connection that is there already.
@@ -117,24 +118,39 @@ fn fin_came(tp: Ptr) -> bool {
 /// SYN of its own: `bytes_acked` counts the SYN of who connects, and starts behind that of who accepts
 /// (`tcp_rcv_synsent_state_process()` and `tcp_create_openreq_child()`). A FIN takes one more.
 #[inline(always)]
-pub fn connected_from_here(tp: Ptr, state: u32) -> bool {
-    let in_flight = field::<Btf, u32>(tp, fact::TCP_SND_NXT).wrapping_sub(field::<Btf, u32>(tp, fact::TCP_SND_UNA));
-    let used = field::<Btf, u64>(tp, fact::TCP_BYTES_ACKED).wrapping_add(in_flight.into());
-    let sent = field::<Btf, u64>(tp, fact::TCP_BYTES_SENT);
-    let sent = sent.wrapping_sub(field::<Btf, u64>(tp, fact::TCP_BYTES_RETRANS));
+pub fn connected_from_here<M: Mem>(tp: Ptr, state: u32) -> bool {
+    let in_flight = field::<M, u32>(tp, fact::TCP_SND_NXT).wrapping_sub(field::<M, u32>(tp, fact::TCP_SND_UNA));
+    let used = field::<M, u64>(tp, fact::TCP_BYTES_ACKED).wrapping_add(in_flight.into());
+    let sent = field::<M, u64>(tp, fact::TCP_BYTES_SENT);
+    let sent = sent.wrapping_sub(field::<M, u64>(tp, fact::TCP_BYTES_RETRANS));
     let fin = state != tcp::ESTABLISHED && state != tcp::CLOSE_WAIT && state != tcp::SYN_SENT;
     used.wrapping_sub(sent).wrapping_sub(fin.into()) == 1
 }
 
 /// The MPTCP connection that a socket is a path of, as a number that stands for it; 0 for none.
 #[inline(always)]
-pub fn mptcp_group(tp: Ptr) -> u64 {
-    if !has(fact::TCP_IS_MPTCP) || !has(fact::MPTCP_CONN) || field::<Btf, u8>(tp, fact::TCP_IS_MPTCP) & 1 == 0 {
+pub fn mptcp_group<M: Mem>(tp: Ptr) -> u64 {
+    if !has(fact::TCP_IS_MPTCP) || !has(fact::MPTCP_CONN) || field::<M, u8>(tp, fact::TCP_IS_MPTCP) & 1 == 0 {
         return 0;
     }
     // SAFETY: a probe read; the context belongs to MPTCP, whose type the socket does not tell.
     let context: Ptr = unsafe { Probe::load(inside(tp, fact::ICSK_ULP_DATA)) };
     pointer::<Probe>(context, fact::MPTCP_CONN) as u64
+}
+
+/// A number for a socket on kernels that give a tracing program none: its address, made unreadable.
+#[inline(always)]
+pub fn number_of_address(sk: Ptr) -> u64 {
+    // VERIFIER: "math between ptr_ pointer and ..": a copy that went through a helper is only a number.
+    // SAFETY: one word is read.
+    let address: u64 = unsafe { Probe::load((&raw const sk).cast()) };
+    (address ^ address_key()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The number of a socket that only its address is known of, as `flow` gives it.
+#[inline(always)]
+pub fn number_by_address(sk: Ptr) -> u64 {
+    if has(fact::HELPER_SOCK_FROM_FILE) { field::<Probe, u64>(sk, fact::SK_COOKIE) } else { number_of_address(sk) }
 }
 
 /// The TCP socket below a socket that only its address is known of: itself, or the first path of MPTCP.

@@ -6,17 +6,16 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::Ebpf;
+use aya::maps::Map;
 use aya::programs::Program;
 
 use super::load::Error;
 use super::sys;
 
-/// The program that looks at every known socket.
-pub(super) const POLL: &str = "flow_poll";
+/// The programs that look at every known socket, and the maps that know them; best first.
+pub(super) const POLL: [(&str, &str); 2] = [("flow_poll", "SOCKETS"), ("flow_poll_old", "CONNECTIONS")];
 /// The programs that take in sockets that are open already, best first.
-pub(super) const ADOPT: [&str; 2] = ["flow_adopt", "flow_adopt_old"];
-/// The map beside the sockets.
-const SOCKETS: &str = "SOCKETS";
+pub(super) const ADOPT: [&str; 2] = ["flow_adopt", "flow_adopt_by_address"];
 
 /// Looks at all sockets.
 #[derive(Debug)]
@@ -25,17 +24,16 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Binds the program to the map.
-    pub(super) fn of(object: &Ebpf) -> Result<Self, Error> {
-        let fault = |reason: String| Error::Map { name: SOCKETS, reason };
-        let Some(aya::maps::Map::SkStorage(map)) = object.map(SOCKETS) else {
-            return Err(fault("not in the kernel object".into()));
+    /// Binds `program` to `map`.
+    pub(super) fn of(object: &Ebpf, program: &'static str, map: &'static str) -> Result<Self, Error> {
+        let fault = |reason: String| Error::Map { name: map, reason };
+        let (Some(Map::SkStorage(sockets) | Map::HashMap(sockets)), Some(Program::Iter(iterator))) =
+            (object.map(map), object.program(program))
+        else {
+            return Err(fault(format!("it or {program} is not in the kernel object")));
         };
-        let Some(Program::Iter(program)) = object.program(POLL) else {
-            return Err(fault(format!("{POLL} is not in the kernel object")));
-        };
-        let program = program.fd().map_err(|e| fault(e.to_string()))?;
-        let link = sys::iterator_over_map(program, map.fd()).map_err(|e| fault(e.to_string()))?;
+        let iterator = iterator.fd().map_err(|e| fault(e.to_string()))?;
+        let link = sys::iterator_over_map(iterator, sockets.fd()).map_err(|e| fault(e.to_string()))?;
         Ok(Self { link })
     }
 

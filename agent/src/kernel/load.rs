@@ -7,7 +7,7 @@ use aya::maps::{MapData, PerCpuArray};
 use aya::programs::Program;
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
 use haechi_ebpf::event::{EVENTS, EventId, MAX_EVENTS, Ring as RingKind};
-use haechi_ebpf::fact::FACTS;
+use haechi_ebpf::fact::{self, FACTS};
 use haechi_ebpf::loss::{Loss, column};
 use haechi_ebpf::program::{Step, owner, plans};
 use haechi_ebpf::wire::{ARGUMENTS_MAX, SCRATCH_PER_CPU};
@@ -233,10 +233,11 @@ impl Kernel {
     /// Who can look at all sockets at any time; `None` where flows are not watched.
     #[must_use]
     pub fn poller(&self) -> Option<Poller> {
-        if !self.programs.attached().any(|p| p == flows::POLL) {
-            return None;
-        }
-        Poller::of(&self.object).map_err(|error| tracing::warn!(%error, "connections cannot be polled")).ok()
+        let attached: Vec<_> = self.programs.attached().collect();
+        let (program, map) = flows::POLL.into_iter().find(|p| attached.contains(&p.0))?;
+        Poller::of(&self.object, program, map)
+            .map_err(|error| tracing::warn!(%error, "connections cannot be polled"))
+            .ok()
     }
 
     /// The reading end of the rings. Can be taken once; it may live in another thread.
@@ -307,6 +308,10 @@ fn own_process() -> u32 {
     }
 }
 
+/// Sockets and listeners known at a time by kernels that keep nothing beside a socket (before 5.11).
+const CONNECTIONS: u32 = 1 << 17;
+const LISTENERS: u32 = 1 << 14;
+
 /// The program behind [`Kernel::seed`].
 const ITERATOR: &str = "tasks";
 
@@ -314,18 +319,23 @@ fn load_object(btf: &AyaBtf, facts: &[u32], config: &Config) -> Result<Ebpf, Err
     let cpus = aya::util::nr_cpus().map_err(|(path, e)| Error::Load(format!("{path}: {e}")))? as u32;
     let level: u8 = if config.debug_log { u8::MAX } else { 0 };
     let (own, env) = (own_process(), config.env_bytes.min(ARGUMENTS_MAX));
+    let by_address = facts[fact::HELPER_SOCK_FROM_FILE.0 as usize] == fact::ABSENT;
+    let key = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("FACTS", facts, true)
         .override_global("OWN_TGID", &own, true)
         .override_global("ENV_MAX", &env, true)
         .override_global("FLOW_RING", &config.flow_ring_bytes, true)
+        .override_global("ADDRESS_KEY", &key, true)
         .override_global(aya_log::LEVEL, &level, true)
         // A ring must be there; one that nobody writes to need not be large.
         .map_max_entries("AYA_LOGS", if config.debug_log { 1 << 20 } else { 1 << 12 })
         .map_max_entries("CRITICAL", config.critical_ring_bytes)
         .map_max_entries("BULK", config.bulk_ring_bytes)
         .map_max_entries("FLOWS", config.flow_ring_bytes)
+        .map_max_entries("CONNECTIONS", if by_address { CONNECTIONS } else { 1 })
+        .map_max_entries("LISTENERS", if by_address { LISTENERS } else { 1 })
         .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
         .map_max_entries("SCRATCH_USERS", cpus * SCRATCH_PER_CPU)
         .load(OBJECT)
