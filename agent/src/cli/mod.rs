@@ -160,7 +160,7 @@ impl Settings {
             }
             config.rules.dirs.clone_from(&self.rules);
         }
-        config.builtin &= !self.no_default_rules;
+        config.rules.builtin &= !self.no_default_rules;
         if !self.events.is_empty() {
             config.events.clone_from(&self.events);
         }
