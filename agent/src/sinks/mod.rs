@@ -11,11 +11,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::render::{self, Context, Item};
 
 use queue::Queue;
 pub use queue::Status;
+
+/// How long all sinks together have to write what is left at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A kind of sink.
 pub struct Kind {
@@ -161,10 +165,13 @@ impl Sinks {
         self.queues.iter().map(Queue::status).collect()
     }
 
-    /// Lets every sink write what is left and ends it.
+    /// Lets every sink write what is left and ends it. One that is stuck is left behind after a few seconds, and what it
+    /// did not write is counted.
     #[must_use]
     pub fn finish(self) -> Vec<Status> {
-        self.queues.into_iter().map(Queue::finish).collect()
+        let deadline = Instant::now() + PATIENCE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.queues.into_iter().map(|queue| queue.finish(left())).collect()
     }
 }
 
