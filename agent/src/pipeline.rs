@@ -83,6 +83,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The core panicked: a mistake in it, which its thread has reported.
+    #[error("the core failed: nothing is judged any more")]
+    Failed,
     /// The system refuses a thread, a signal handler or the like.
     #[error("the system refuses what every program needs")]
     System(#[from] io::Error),
@@ -256,6 +259,8 @@ impl Steering {
                 _ = interrupt.recv() => return,
                 () = &mut over => return,
                 () = telling.enough.notified() => return,
+                // An agent that goes on without its core would only look alive.
+                () = telling.ended.notified() => return,
                 () = closed.notified() => {
                     warn!("nobody reads the output any more: ending");
                     return;
@@ -312,7 +317,8 @@ impl Steering {
         }
         (self.reseed, self.seeded) = (false, Instant::now());
         match self.kernel.seed() {
-            Ok(batch) => drop(self.inbox.push(Input::Seed(batch))),
+            // Without room now, soon again.
+            Ok(batch) => self.reseed = self.inbox.push(Input::Seed(batch)).is_err(),
             Err(error) => warn!(%error, "the process tree cannot be repaired"),
         }
     }
@@ -369,8 +375,8 @@ impl Steering {
 
     /// Ends from the left to the right, so that whatever was taken in comes out.
     fn finish(mut self, collector: Collector) -> Result<Summary, Error> {
-        // Nothing is wanted any more, so nothing new is sent; what is in the rings is drained, and the counters are final.
-        if let Err(error) = self.kernel.set_demands(&[]) {
+        // Nothing new is sent, of processes and cgroups neither; what is in the rings is drained, and the counters are final.
+        if let Err(error) = self.kernel.hush() {
             debug!(%error, "the kernel keeps sending");
         }
         collector.stop();
@@ -378,7 +384,7 @@ impl Steering {
         self.kernel.flush_log();
         drop(self.kernel);
         self.inbox.close();
-        let totals = self.worker.join();
+        let totals = self.worker.join().ok_or(Error::Failed)?;
         let mut ledger = self.ledger;
         for event in EVENTS {
             let rejected = totals.counts.rejected.get(event.id as usize).copied().unwrap_or(0);

@@ -13,7 +13,7 @@ use haechi_ebpf::program::{Step, owner, plans};
 use haechi_ebpf::wire::{ARGUMENTS_MAX, SCRATCH_PER_CPU};
 use haechi_signatures::demand::Demand;
 
-use super::filters::{STATE, compile};
+use super::filters::{Compiled, STATE, compile};
 use super::log::ToTracing;
 use super::maps::{Filters, take};
 use super::plan::{Choice, choose};
@@ -191,6 +191,14 @@ impl Kernel {
         self.choices = choices;
         self.programs.rest();
         Ok(())
+    }
+
+    /// From now on nothing at all is sent; what is attached stays so until this is dropped.
+    ///
+    /// # Errors
+    /// When a filter map refuses to be emptied.
+    pub fn hush(&mut self) -> Result<(), Error> {
+        self.filters.apply(Compiled::default())
     }
 
     /// One `existing_process` record for every process there is, parents before children.
