@@ -103,13 +103,14 @@ fn totals(summary: &Summary) -> String {
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|e| format!("a number is missing, as in 10s: {e}"))?;
-    match &text[digits..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" | "" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        "h" => Ok(Duration::from_secs(number * 3600)),
-        unit => Err(format!("`{unit}` is none of ms, s, m, h")),
-    }
+    let seconds = match &text[digits..] {
+        "ms" => return Ok(Duration::from_millis(number)),
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        unit => return Err(format!("`{unit}` is none of ms, s, m, h")),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
 #[cfg(test)]
@@ -120,6 +121,7 @@ mod tests {
     fn times_have_units() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("18446744073709551615h"), Err("too long".into()));
         assert!(duration("s").is_err() && duration("5 days").is_err());
     }
 }
