@@ -338,3 +338,23 @@ fn start_logger(object: &mut Ebpf) -> Option<aya_log::EbpfLogger<ToTracing>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_carries_types_and_no_debug_sections() {
+        if OBJECT.is_empty() {
+            println!("skipped: the kernel programs were not built");
+            return;
+        }
+        let has = |section: &[u8]| OBJECT.windows(section.len()).any(|w| w == section);
+        assert!(has(b".BTF\0") && has(b".BTF.ext\0"));
+        if std::process::Command::new("llvm-objcopy").arg("--version").output().is_err() {
+            println!("skipped: no llvm-objcopy to take the debug sections out");
+            return;
+        }
+        assert!(!has(b".debug_info\0"), "{} bytes", OBJECT.len());
+    }
+}
