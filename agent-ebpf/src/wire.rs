@@ -9,6 +9,7 @@
 //! "truncated" (1 bit). The header's `present` bitmap says which slots mean something. Little endian.
 
 use crate::event::{self, EventDef, EventId, Field, FieldType};
+use crate::program::Step;
 
 /// Version of this layout.
 pub const VERSION: u8 = 1;
@@ -227,6 +228,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn flags(&self) -> u16 {
         u16_at(self.bytes, at::FLAGS)
+    }
+
+    /// The way that it was produced; `None` where the agent made it.
+    #[must_use]
+    pub fn step(&self) -> Option<Step> {
+        Step::from_number((self.flags() >> flag::STEP_SHIFT) as u8)
     }
 
     /// CPU that wrote it.

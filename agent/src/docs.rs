@@ -32,7 +32,8 @@ const PAGES: &[Page] = &[
     (
         "hooks.md",
         "Hooks",
-        "The ways to see each event, best first. `haechi check` says which one a host allows, and why not a better one.",
+        "The ways to see each event, best first. `haechi check` says which one a host allows, and why not a better one; \
+         `hook` in a line of JSON, which one saw the event.",
         hooks,
     ),
     (

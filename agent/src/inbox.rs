@@ -70,13 +70,14 @@ impl Inbox {
         Ok(())
     }
 
-    /// Appends another input. A tick after a tick takes its place.
+    /// Appends another input. A tick after a tick takes its place. An answer always has room: the core asks a few questions
+    /// at a time and counts on an answer to each.
     ///
     /// # Errors
-    /// Gives it back when there is no room.
+    /// Gives it back when there is no room; an answer only when nobody listens any more.
     pub fn push(&self, input: Input) -> Result<(), Input> {
         let mut state = self.state();
-        if state.closed || state.others >= OTHERS {
+        if state.closed || state.others >= OTHERS && !matches!(input, Input::Answer(_)) {
             return Err(input);
         }
         if let (Some(Input::Tick(last)), Input::Tick(now)) = (state.waiting.back_mut(), &input) {
@@ -176,6 +177,20 @@ mod tests {
         assert!(matches!(inbox.pop(), Some(Input::Batch(_))));
         assert!(matches!(inbox.pop(), Some(Input::End)));
         assert!(inbox.pop().is_none());
+    }
+
+    #[test]
+    fn an_answer_has_room_until_the_end() {
+        let inbox = Inbox::new(1);
+        for _ in 0..OTHERS {
+            inbox.push(Input::Lost(Vec::new())).expect("room");
+        }
+        inbox.push(Input::Lost(Vec::new())).expect_err("no more room");
+        let exe = crate::core::Exe { dev: 1, inode: 2, ctime: 3 };
+        let answer = || Input::Answer(crate::core::Answer { exe, sha256: None });
+        inbox.push(answer()).expect("an answer has room");
+        inbox.close();
+        inbox.push(answer()).expect_err("nobody listens");
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Run {
     pub exit_after: Option<u64>,
     /// Write metrics to this file.
     pub metrics_file: Option<PathBuf>,
+    /// Show a table of connections.
+    pub table: Option<sinks::table::Spec>,
     /// Colour for a terminal.
     pub colour: bool,
 }
@@ -84,6 +86,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The core panicked: a mistake in it, which its thread has reported.
+    #[error("the core failed: nothing is judged any more")]
+    Failed,
     /// The system refuses a thread, a signal handler or the like.
     #[error("the system refuses what every program needs")]
     System(#[from] io::Error),
@@ -122,14 +127,14 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
     let context =
         Context { host: start.host.clone(), env: config.env.clone(), decoded: config.decoded, colour: run.colour };
     let closed = Arc::new(Notify::new());
-    let (all_closed, open) = (closed.clone(), AtomicUsize::new(config.sinks.len()));
+    let (all_closed, open) = (closed.clone(), AtomicUsize::new(config.sinks.len() + usize::from(run.table.is_some())));
     let one_closed = move || {
         if open.fetch_sub(1, Ordering::AcqRel) == 1 {
             all_closed.notify_one();
         }
     };
     let one_closed: Arc<dyn Fn() + Send + Sync> = Arc::new(one_closed);
-    let sinks = Sinks::build(&config.sinks, &context, config.sink_queue, &one_closed)?;
+    let sinks = Sinks::build(&config.sinks, run.table.as_ref(), &context, config.sink_queue, &one_closed)?;
     let recorder = match &run.record {
         Some(path) => {
             Some(Recorder::create(path, &start).map_err(|source| Error::Record { path: path.clone(), source })?)
@@ -263,6 +268,8 @@ impl Steering {
                 _ = interrupt.recv() => return,
                 () = &mut over => return,
                 () = telling.enough.notified() => return,
+                // An agent that goes on without its core would only look alive.
+                () = telling.ended.notified() => return,
                 () = closed.notified() => {
                     warn!("nobody reads the output any more: ending");
                     return;
@@ -319,7 +326,8 @@ impl Steering {
         }
         (self.reseed, self.seeded) = (false, Instant::now());
         match self.kernel.seed() {
-            Ok(batch) => drop(self.inbox.push(Input::Seed(batch))),
+            // Without room now, soon again.
+            Ok(batch) => self.reseed = self.inbox.push(Input::Seed(batch)).is_err(),
             Err(error) => warn!(%error, "the process tree cannot be repaired"),
         }
     }
@@ -379,8 +387,8 @@ impl Steering {
     fn finish(mut self, collector: Collector) -> Result<Summary, Error> {
         // Connections that live are told once more, with what they moved until now.
         let poll = self.polling.stop();
-        // Nothing is wanted any more, so nothing new is sent; what is in the rings is drained, and the counters are final.
-        if let Err(error) = self.kernel.set_demands(&[]) {
+        // Nothing new is sent, of processes and cgroups neither; what is in the rings is drained, and the counters are final.
+        if let Err(error) = self.kernel.hush() {
             debug!(%error, "the kernel keeps sending");
         }
         collector.stop();
@@ -388,7 +396,7 @@ impl Steering {
         self.kernel.flush_log();
         drop(self.kernel);
         self.inbox.close();
-        let totals = self.worker.join();
+        let totals = self.worker.join().ok_or(Error::Failed)?;
         let mut ledger = self.ledger;
         for event in EVENTS {
             let rejected = totals.counts.rejected.get(event.id as usize).copied().unwrap_or(0);

@@ -1,7 +1,8 @@
 //! What tests of several stages share: records as the kernel writes them, and a start to build the core from.
 
 use haechi_ebpf::event::{sched_process_exec as exec, sched_process_fork as fork, security_file_open as open};
-use haechi_ebpf::wire::at;
+use haechi_ebpf::program::Step;
+use haechi_ebpf::wire::{at, flag};
 use haechi_signatures::flat::Host;
 use haechi_signatures::record::Builder;
 use haechi_signatures::sources::{Source, Sources};
@@ -54,7 +55,9 @@ pub(crate) fn of(def: &'static haechi_ebpf::event::EventDef, time: u64, who: Who
 }
 
 pub(crate) fn opened(time: u64, who: Who, path: &str) -> Vec<u8> {
-    of(&open::DEF, time, who, "reader").text(open::field::pathname, path).number(open::field::flags, 0).ret(0).finish()
+    let hook = (Step::Fexit as u16) << flag::STEP_SHIFT;
+    let record = of(&open::DEF, time, who, "reader").flags(hook).text(open::field::pathname, path);
+    record.number(open::field::flags, 0).ret(0).finish()
 }
 
 pub(crate) fn executed(time: u64, who: Who, parent: u32, path: &str) -> Vec<u8> {

@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 /// What the thread tells the others while it works.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Telling {
     /// The newest counts.
     pub counts: Mutex<Snapshot>,
@@ -44,6 +44,17 @@ pub struct Telling {
     pub gap: Notify,
     /// Enough was shown.
     pub enough: Notify,
+    /// The thread is over, whatever ended it.
+    pub ended: Notify,
+}
+
+/// Says that the thread is over when it goes, be it in a panic.
+struct Ending(Arc<Telling>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.notify_one();
+    }
 }
 
 /// Counts as of the last tick.
@@ -90,22 +101,19 @@ impl Config {
     /// # Errors
     /// When no thread can be started.
     pub fn build(self) -> io::Result<Worker> {
-        let telling = Arc::new(Telling { counts: Mutex::default(), gap: Notify::new(), enough: Notify::new() });
+        let telling = Arc::new(Telling::default());
         let (sender, reloads) = mpsc::channel(16);
-        let mine = telling.clone();
-        let thread = thread::Builder::new().name("haechi-core".into()).spawn(move || run(self, &mine, &sender))?;
+        let mine = Ending(telling.clone());
+        let thread = thread::Builder::new().name("haechi-core".into()).spawn(move || run(self, &mine.0, &sender))?;
         Ok(Worker { telling, reloads, thread })
     }
 }
 
 impl Worker {
-    /// Waits for the end, which comes when the inbox is closed and empty.
+    /// Waits for the end, which comes when the inbox is closed and empty; `None`: the thread panicked before.
     #[must_use]
-    pub fn join(self) -> Totals {
-        self.thread.join().unwrap_or_else(|_| {
-            error!("the core failed; its counts are lost");
-            Totals::default()
-        })
+    pub fn join(self) -> Option<Totals> {
+        self.thread.join().ok()
     }
 }
 
@@ -167,5 +175,26 @@ fn notices(core: &mut Core) {
     }
     if more > 0 {
         warn!(more, "more rules failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_says_that_it_is_over() {
+        let telling = Arc::new(Telling::default());
+        let mine = Ending(telling.clone());
+        let thread = thread::spawn(move || {
+            let _mine = mine;
+            panic!("on purpose");
+        });
+        thread.join().expect_err("it panicked");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let ended = async { tokio::time::timeout(Duration::from_secs(30), telling.ended.notified()).await };
+        runtime.block_on(ended).expect("it was said");
     }
 }

@@ -83,10 +83,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// The program with this exec id, else the newest.
+    /// The program with this exec id. Where it is not known, no other one is blamed in its place.
     #[must_use]
     pub fn image(&self, exec_id: u32) -> Option<&Arc<Image>> {
-        self.images.iter().rev().find(|i| i.exec_id == exec_id).or_else(|| self.images.last())
+        self.images.iter().rev().find(|i| i.exec_id == exec_id)
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Hit {
     pub target: String,
     /// Facts that made the rule fire, in order.
     pub evidence: Vec<(String, Value)>,
+    /// The technique, where it is not the rule's own.
+    pub mitre: Option<Mitre>,
 }
 
 /// Takes what a rule found in one event.
@@ -68,6 +70,21 @@ impl Emit {
         self.hit(Hit {
             target: target.into(),
             evidence: evidence.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            mitre: None,
+        });
+    }
+
+    /// The same for a technique that is not the rule's own: tactic, id, name.
+    pub fn fire_as<const N: usize>(
+        &mut self,
+        (tactic, id, technique): (&str, &str, &str),
+        target: impl Into<String>,
+        evidence: [(&str, Value); N],
+    ) {
+        self.hit(Hit {
+            target: target.into(),
+            evidence: evidence.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            mitre: Some(Mitre { tactic: tactic.to_owned(), id: id.to_owned(), technique: technique.to_owned() }),
         });
     }
 

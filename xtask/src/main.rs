@@ -53,11 +53,18 @@ fn main() -> ExitCode {
         print!("{}", help());
         return ExitCode::SUCCESS;
     };
+    if name == vm::warden::NAME {
+        return code(name, vm::warden::watch(rest));
+    }
     let Some(chore) = CHORES.iter().find(|c| c.name == name) else {
         eprint!("no chore `{name}`\n{}", help());
         return ExitCode::from(2);
     };
-    match (chore.run)(rest) {
+    code(name, (chore.run)(rest))
+}
+
+fn code(name: &str, result: Result<i32>) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
             eprintln!("cargo xtask {name}: {error:#}");

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod docs;
 mod events;
+mod flows;
 mod replay;
 mod run;
 mod signatures;
@@ -43,6 +44,8 @@ enum Command {
     Run(run::Args),
     /// Say how each event would be seen here, why not better, and what is missed.
     Check(check::Args),
+    /// Show the connections of this node, live.
+    Flows(flows::Args),
     /// List the events and their fields.
     Events(events::Args),
     /// List the rules, or explain one.
@@ -160,7 +163,7 @@ impl Settings {
             }
             config.rules.dirs.clone_from(&self.rules);
         }
-        config.builtin &= !self.no_default_rules;
+        config.rules.builtin &= !self.no_default_rules;
         if !self.events.is_empty() {
             config.events.clone_from(&self.events);
         }
@@ -198,6 +201,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Flows(args) => flows::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Signatures(args) => signatures::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::{FAILED, Failure, KERNEL, OrFail, OutputFormat, Settings, WRONG, colour, stdout_only};
+use crate::config::Config;
 use crate::pipeline::{self, Error, Run, Summary};
 
 /// What `run` takes.
@@ -42,10 +43,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         duration: args.duration,
         exit_after: args.exit_after,
         metrics_file: args.metrics_file.clone(),
+        table: None,
         colour: colour(),
     };
+    start(&config, &run)
+}
+
+/// Runs the agent to its end and says what was seen and lost.
+pub(super) fn start(config: &Config, run: &Run) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(FAILED)?;
-    let summary = runtime.block_on(pipeline::run(&config, &run)).map_err(|error| failure(&error))?;
+    let summary = runtime.block_on(pipeline::run(config, run)).map_err(|error| failure(&error))?;
     // Standard error may be gone; the totals are then nobody's.
     let _ = io::stderr().write_all(totals(&summary).as_bytes());
     Ok(())
@@ -60,7 +67,7 @@ fn failure(error: &Error) -> Failure {
     Failure::new(code, error)
 }
 
-fn log_to_stderr(level: &str) {
+pub(super) fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env("HAECHI_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // A second initialisation in one process changes nothing.
     let _ = tracing_subscriber::fmt()
@@ -100,16 +107,17 @@ fn totals(summary: &Summary) -> String {
     format!("haechi: {delivered} events, {} findings, lost: {losses}\n", counts.findings)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|e| format!("a number is missing, as in 10s: {e}"))?;
-    match &text[digits..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" | "" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        "h" => Ok(Duration::from_secs(number * 3600)),
-        unit => Err(format!("`{unit}` is none of ms, s, m, h")),
-    }
+    let seconds = match &text[digits..] {
+        "ms" => return Ok(Duration::from_millis(number)),
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        unit => return Err(format!("`{unit}` is none of ms, s, m, h")),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
 #[cfg(test)]
@@ -120,6 +128,7 @@ mod tests {
     fn times_have_units() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("18446744073709551615h"), Err("too long".into()));
         assert!(duration("s").is_err() && duration("5 days").is_err());
     }
 }

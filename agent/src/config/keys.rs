@@ -53,8 +53,8 @@ pub const KEYS: &[Key] = &[
         path: "rules.builtin",
         doc: "Whether the built-in rules are on.",
         takes: "true or false",
-        set: |c, n| n.truth().map(|v| c.builtin = v),
-        show: |c| c.builtin.to_string(),
+        set: |c, n| n.truth().map(|v| c.rules.builtin = v),
+        show: |c| c.rules.builtin.to_string(),
     },
     Key {
         path: "rules.dirs",

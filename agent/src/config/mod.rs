@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use haechi_ebpf::program::Step;
 use haechi_signatures::demand::Demand;
 use haechi_signatures::engine;
-use haechi_signatures::flat::Host;
-use haechi_signatures::sources::Sources;
 
 use crate::core::Options;
 use crate::flows;
@@ -35,8 +33,6 @@ pub struct Config {
     pub scope: Vec<String>,
     /// Settings of the rules.
     pub rules: engine::Config,
-    /// Whether the built-in rules are on.
-    pub builtin: bool,
     /// Bytes of the ring for records that the agent's own knowledge rests on.
     pub critical_ring_bytes: u32,
     /// Bytes of the ring for all others.
@@ -79,7 +75,6 @@ impl Default for Config {
             events: Vec::new(),
             scope: Vec::new(),
             rules: engine::Config::default(),
-            builtin: true,
             critical_ring_bytes: kernel::Config::default().critical_ring_bytes,
             bulk_ring_bytes: kernel::Config::default().bulk_ring_bytes,
             flow_ring_bytes: kernel::Config::default().flow_ring_bytes,
@@ -191,10 +186,6 @@ impl Config {
     /// What the core is told at the start.
     #[must_use]
     pub fn options(&self) -> Options {
-        let mut rules = self.rules.clone();
-        if !self.builtin {
-            rules.disabled.extend(builtin_rules());
-        }
         Options {
             events: self.events.clone(),
             scope: self.scope.clone(),
@@ -203,7 +194,7 @@ impl Config {
             flows: self.flows,
             connections: self.connections,
             flow_names: self.flow_names,
-            rules,
+            rules: self.rules.clone(),
             env: self.env.clone(),
             decoded: self.decoded,
         }
@@ -229,12 +220,6 @@ impl Config {
         }
         out
     }
-}
-
-/// Names of the rules that come with Haechi.
-fn builtin_rules() -> Vec<String> {
-    let built = engine::Config::default().build(Host::default(), &Sources::default());
-    built.map(|(engine, _)| engine.catalogue().iter().map(|a| a.name.clone()).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]

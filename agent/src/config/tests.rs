@@ -58,8 +58,7 @@ limits: {processes: 100, queue_bytes: 100_000, sink_queue: 3, rule_instructions:
     let gdb = Exception { exe: Some("/usr/bin/gdb".into()), uid: Some(7), ..Exception::default() };
     assert_eq!(config.rules.rules["r"].exceptions, [gdb]);
     assert_eq!(config.kernel(Vec::new()).env_bytes, 0);
-    let rules = config.options().rules;
-    assert!(rules.disabled.contains(&"anti_debugging".to_owned()), "built-in rules are off: {:?}", rules.disabled);
+    assert!(!config.options().rules.builtin);
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl Core {
             }
             Input::Tick(now) => self.tick(*now, out),
             Input::End => {
+                self.tell_rejected(out);
                 self.engine.finish(&mut self.found);
                 self.tell(out);
                 self.release(out);
@@ -262,6 +263,10 @@ impl Core {
         self.engine.tick(now, &mut self.found);
         self.release(out);
         self.tell(out);
+        self.tell_rejected(out);
+    }
+
+    fn tell_rejected(&mut self, out: &mut Vec<Output>) {
         let rejected = std::mem::take(&mut self.rejected);
         self.gaps(&rejected, out);
     }

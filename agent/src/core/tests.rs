@@ -117,6 +117,8 @@ fn bytes_that_are_no_record_are_counted_and_shown() {
     let out = step(&mut core, &Input::Tick(5));
     assert_eq!(events(&out), ["lost_events", "lost_events"]);
     assert!(step(&mut core, &Input::Tick(6)).is_empty(), "each is told once");
+    step(&mut core, &Input::Batch(batch([vec![0xff; 10]])));
+    assert_eq!(events(&step(&mut core, &Input::End)), ["lost_events"], "at the end too");
 }
 
 #[test]

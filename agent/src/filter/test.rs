@@ -83,12 +83,13 @@ impl Test {
         }
         let numeric = subject.is_number();
         if !numeric && !matches!(op, Op::Is | Op::Not) {
-            return Err(form("text is compared with = and != only"));
+            return Err(form("this is compared with = and != only"));
         }
         let values = values
             .split(',')
             .map(|value| match number(value) {
                 Some(n) if numeric => Ok(Want::Number(n)),
+                _ if subject.is_truth() => truth(value).ok_or_else(|| form("this field is true or false")),
                 _ if numeric && !(subject.is_spelled() && matches!(op, Op::Is | Op::Not)) => {
                     Err(Error::Value { text: text.to_owned(), value: value.to_owned(), subject: subject.name() })
                 }
@@ -125,14 +126,18 @@ impl Subject {
 
     fn is_number(&self) -> bool {
         match self {
-            Self::Data(_, def) => !def.ty.is_variable(),
+            Self::Data(_, def) => !def.ty.is_variable() && def.ty != FieldType::Bool,
             Self::Return => true,
             Self::Scope(scope) => scope.numeric,
         }
     }
 
     fn is_spelled(&self) -> bool {
-        matches!(self, Self::Data(_, def) if def.symbol != Symbol::None || def.ty == FieldType::Bool)
+        matches!(self, Self::Data(_, def) if def.symbol != Symbol::None)
+    }
+
+    fn is_truth(&self) -> bool {
+        matches!(self, Self::Data(_, def) if def.ty == FieldType::Bool)
     }
 
     fn name(&self) -> String {
@@ -215,6 +220,14 @@ fn number(text: &str) -> Option<i128> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok().map(Into::into),
         None => text.parse::<i64>().map(Into::into).or_else(|_| text.parse::<u64>().map(Into::into)).ok(),
+    }
+}
+
+fn truth(text: &str) -> Option<Want> {
+    match text {
+        "true" | "1" => Some(Want::Exact("true".into())),
+        "false" | "0" => Some(Want::Exact("false".into())),
+        _ => None,
     }
 }
 

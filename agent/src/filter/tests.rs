@@ -1,6 +1,8 @@
 //! Filters: what they match, what they demand of the kernel, how they are refused.
 
-use haechi_ebpf::event::{memfd_create, ptrace, security_file_open as open, security_socket_connect as connect};
+use haechi_ebpf::event::{
+    memfd_create, ptrace, sched_process_exit as exit, security_file_open as open, security_socket_connect as connect,
+};
 use haechi_ebpf::wire::{View, at, var};
 use haechi_signatures::demand::{Demand, Paths};
 use haechi_signatures::record::Builder;
@@ -64,6 +66,15 @@ fn numbers_compare_and_spelled_ones_are_spelled() {
     }
     let addr = Builder::new(&connect::DEF).named("remote_addr", &json!("127.0.0.1:80")).expect("fits").finish();
     assert!(wants(&events(&["security_socket_connect.data.remote_addr=127.0.0.1:*"]), &addr));
+}
+
+#[test]
+fn a_truth_is_a_word_or_a_digit() {
+    let last = |yes: u64| of(&exit::DEF, 1, WHO, "x").number(exit::field::process_group_exit, yes).finish();
+    for (filter, yes) in [("=true", 1), ("=1", 1), ("!=0", 1), ("=false", 0), ("=0", 0), ("!=true", 0)] {
+        let selection = events(&[&format!("sched_process_exit.data.process_group_exit{filter}")]);
+        assert!(wants(&selection, &last(yes)) && !wants(&selection, &last(1 - yes)), "{filter}");
+    }
 }
 
 #[test]
@@ -143,8 +154,10 @@ fn what_means_nothing_is_named() {
         ("ptrace.retval=", "a value is missing"),
         ("ptrace=1", "write event.data.field, event.retval or event.scope.name"),
         ("ptrace.datum.pid=1", "after the event comes"),
+        ("sched_process_exit.data.process_group_exit=yes", "this field is true or false"),
+        ("sched_process_exit.data.process_group_exit<1", "this is compared with = and != only"),
         ("fs.data.pathname=/x", "a filter belongs to one event, not to a tag"),
-        ("security_file_open.data.pathname<5", "text is compared with = and != only"),
+        ("security_file_open.data.pathname<5", "this is compared with = and != only"),
     ] {
         let got = error(&[filter], &[]);
         assert!(got.contains(want), "{filter}: {got}");

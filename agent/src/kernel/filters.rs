@@ -253,6 +253,9 @@ pub(super) fn comm_words(generation: u64, name: &[u8; 16]) -> [u64; 3] {
 }
 
 #[cfg(test)]
+mod superset;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use haechi_ebpf::event::{ptrace, security_file_open as open};

@@ -13,7 +13,7 @@ use haechi_ebpf::program::{Step, owner, plans};
 use haechi_ebpf::wire::{ARGUMENTS_MAX, SCRATCH_PER_CPU};
 use haechi_signatures::demand::Demand;
 
-use super::filters::{STATE, compile};
+use super::filters::{Compiled, STATE, compile};
 use super::log::ToTracing;
 use super::maps::{Filters, take};
 use super::plan::{Choice, choose};
@@ -197,6 +197,14 @@ impl Kernel {
         Ok(())
     }
 
+    /// From now on nothing at all is sent; what is attached stays so until this is dropped.
+    ///
+    /// # Errors
+    /// When a filter map refuses to be emptied.
+    pub fn hush(&mut self) -> Result<(), Error> {
+        self.filters.apply(Compiled::default())
+    }
+
     /// One `existing_process` record for every process there is, parents before children.
     ///
     /// # Errors
@@ -370,5 +378,25 @@ fn start_logger(object: &mut Ebpf) -> Option<aya_log::EbpfLogger<ToTracing>> {
             tracing::warn!(%error, "no log from the kernel programs");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_carries_types_and_no_debug_sections() {
+        if OBJECT.is_empty() {
+            println!("skipped: the kernel programs were not built");
+            return;
+        }
+        let has = |section: &[u8]| OBJECT.windows(section.len()).any(|w| w == section);
+        assert!(has(b".BTF\0") && has(b".BTF.ext\0"));
+        if std::process::Command::new("llvm-objcopy").arg("--version").output().is_err() {
+            println!("skipped: no llvm-objcopy to take the debug sections out");
+            return;
+        }
+        assert!(!has(b".debug_info\0"), "{} bytes", OBJECT.len());
     }
 }

@@ -4,6 +4,7 @@
 use std::io;
 
 use haechi_ebpf::event::{by_name, lost_events, syscall};
+use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{View, at, flag};
 use haechi_signatures::model::Finding;
 use serde::Serialize;
@@ -41,6 +42,7 @@ fn of_event<'a>(happening: &'a Happening, view: &View<'a>, context: &Context) ->
         target: None,
         evidence: None,
         count: None,
+        hook: view.step().map(Step::name),
     }
 }
 
@@ -111,10 +113,16 @@ fn of_finding<'a>(finding: &'a Finding, context: &Context) -> Line<'a> {
             name: &about.title,
             properties: [("id", &*about.id), ("version", &*about.version), ("remedy", &*about.remedy)].into(),
         }),
-        detected_from: Some(DetectedFrom { id: event_id(id, name), name, data: datum::of_flat(event, &context.env) }),
+        detected_from: Some(DetectedFrom {
+            id: event_id(id, name),
+            name,
+            data: datum::of_flat(event, &context.env),
+            hook: event["hook"].as_str(),
+        }),
         target: Some(&finding.target),
         evidence: Some(finding.evidence.iter().cloned().collect()),
         count: Some(finding.count),
+        hook: None,
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Line<'a> {
     pub(super) evidence: Option<serde_json::Map<String, Json>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
+    /// The kind of hook that saw the event, as `haechi check` names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hook: Option<&'a str>,
 }
 
 #[derive(Default, Serialize)]
@@ -190,4 +193,6 @@ pub(super) struct DetectedFrom<'a> {
     pub(super) id: u32,
     pub(super) name: &'a str,
     pub(super) data: Vec<Datum<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hook: Option<&'a str>,
 }

@@ -31,7 +31,7 @@ impl<W: Write + Send> Sink for Lines<W> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        if std::mem::take(&mut self.torn) {
+        if self.torn {
             self.pending.insert(0, b'\n');
         }
         let mut left = &self.pending[..];
@@ -48,7 +48,10 @@ impl<W: Write + Send> Sink for Lines<W> {
                 break Ok(());
             }
         };
-        self.torn = result.is_err() && left.len() < self.pending.len();
+        // Where nothing was written, the end of what was before is as it was.
+        if let Some(last) = self.pending[..self.pending.len() - left.len()].last() {
+            self.torn = *last != b'\n';
+        }
         self.pending.clear();
         result
     }

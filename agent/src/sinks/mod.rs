@@ -6,16 +6,21 @@ mod file;
 mod lines;
 mod queue;
 mod stdout;
+pub mod table;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::render::{self, Context, Item};
 
 use queue::Queue;
 pub use queue::Status;
+
+/// How long all sinks together have to write what is left at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A kind of sink.
 pub struct Kind {
@@ -120,17 +125,24 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Starts the sinks, each with a queue of `capacity` items. `closed` is called when the reader of one is gone.
+    /// Starts the sinks, and the `table` of connections where one is asked for, each with a queue of `capacity` items. `closed` is called when the reader of one is gone.
     ///
     /// # Errors
     /// The first that cannot be set up.
     pub fn build(
         specs: &[Spec],
+        table: Option<&table::Spec>,
         context: &Context,
         capacity: usize,
         closed: &Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, Error> {
         let mut queues = Vec::new();
+        if let Some(spec) = table {
+            let name = "flows".to_owned();
+            let open = |source| Error::Open { name: name.clone(), source };
+            let sink = Box::new(table::Table::new(spec.clone(), context).map_err(open)?);
+            queues.push(Queue::start(name.clone(), sink, capacity, closed.clone()).map_err(open)?);
+        }
         for spec in specs {
             let kind = KINDS.iter().find(|k| k.name == spec.kind).ok_or_else(|| Error::Kind(spec.kind.clone()))?;
             if kind.needs_path && spec.path.is_none() {
@@ -161,10 +173,13 @@ impl Sinks {
         self.queues.iter().map(Queue::status).collect()
     }
 
-    /// Lets every sink write what is left and ends it.
+    /// Lets every sink write what is left and ends it. One that is stuck is left behind after a few seconds, and what it
+    /// did not write is counted.
     #[must_use]
     pub fn finish(self) -> Vec<Status> {
-        self.queues.into_iter().map(Queue::finish).collect()
+        let deadline = Instant::now() + PATIENCE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.queues.into_iter().map(|queue| queue.finish(left())).collect()
     }
 }
 

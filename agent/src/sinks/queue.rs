@@ -3,9 +3,10 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use haechi_ebpf::event::lost_events;
 use haechi_ebpf::loss::Loss;
@@ -21,6 +22,8 @@ use crate::render::{Happening, Item};
 const FINDINGS: usize = 1024;
 /// Items written together, at most.
 const TOGETHER: usize = 256;
+/// What items are called whose sink took neither them nor an end.
+const UNWRITTEN: &str = "items not written by the end";
 
 /// How a sink fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,10 +44,15 @@ pub(super) struct Queue {
     capacity: usize,
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
+    /// Hangs up when the thread is done.
+    done: Receiver<()>,
 }
 
 struct Shared {
     name: String,
+    /// Items that went into the queue, and those of them that were delivered or lost since.
+    taken: AtomicU64,
+    settled: AtomicU64,
     delivered: AtomicU64,
     waiting: AtomicUsize,
     closed: AtomicBool,
@@ -67,6 +75,14 @@ impl Shared {
     fn take_untold(&self) -> ByName {
         std::mem::take(&mut self.lost.lock().unwrap_or_else(PoisonError::into_inner).untold)
     }
+
+    /// What was to be told, and was not.
+    fn give_back(&self, untold: &ByName) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, count) in untold {
+            *lost.untold.entry(name.clone()).or_default() += count;
+        }
+    }
 }
 
 impl Queue {
@@ -79,30 +95,44 @@ impl Queue {
         let (sender, receiver) = sync_channel(capacity + FINDINGS);
         let shared = Arc::new(Shared {
             name,
+            taken: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             lost: Mutex::default(),
         });
-        let mut worker = Worker { sink, shared: shared.clone(), gathered: Vec::new(), failing: false };
+        let mut worker = Worker {
+            sink,
+            shared: shared.clone(),
+            gathered: Vec::new(),
+            telling: ByName::new(),
+            time: 0,
+            failing: false,
+        };
+        let (working, done) = sync_channel(1);
         let thread = thread::Builder::new().name("haechi-sink".into()).spawn(move || {
+            let _working: SyncSender<()> = working;
             worker.run(&receiver);
             if worker.shared.closed.load(Ordering::Acquire) {
                 closed();
                 // Whoever still sends must find what it sent counted.
                 for item in receiver {
                     worker.shared.lose(&item);
+                    worker.shared.settled.fetch_add(1, Ordering::AcqRel);
                 }
             }
         })?;
-        Ok(Self { sender, capacity, shared, thread })
+        Ok(Self { sender, capacity, shared, thread, done })
     }
 
     pub(super) fn send(&self, item: &Arc<Item>) {
         let shared = &self.shared;
         let waiting = shared.waiting.fetch_add(1, Ordering::AcqRel);
         let room = waiting < self.capacity || matters(item);
+        shared.taken.fetch_add(1, Ordering::AcqRel);
         if self.is_closed() || !room || self.sender.try_send(item.clone()).is_err() {
+            shared.taken.fetch_sub(1, Ordering::AcqRel);
             shared.waiting.fetch_sub(1, Ordering::AcqRel);
             shared.lose(item);
         }
@@ -116,8 +146,17 @@ impl Queue {
         status(&self.shared)
     }
 
-    pub(super) fn finish(self) -> Status {
+    /// Waits so long for the sink to write what is left. One that is stuck (nobody reads, and nobody hangs up) is left
+    /// to itself: it must not keep the agent from ending.
+    pub(super) fn finish(self, patience: Duration) -> Status {
         drop(self.sender);
+        if self.done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            let unwritten = self.shared.taken.load(Ordering::Acquire) - self.shared.settled.load(Ordering::Acquire);
+            error!(sink = self.shared.name, unwritten, "the sink is stuck and left behind");
+            let mut status = status(&self.shared);
+            status.lost.push((UNWRITTEN.to_owned(), unwritten));
+            return status;
+        }
         if self.thread.join().is_err() {
             error!(sink = self.shared.name, "the sink failed");
         }
@@ -145,6 +184,10 @@ struct Worker {
     shared: Arc<Shared>,
     /// What the sink holds back.
     gathered: Vec<Arc<Item>>,
+    /// The gaps among it.
+    telling: ByName,
+    /// Time of the newest item.
+    time: u64,
     failing: bool,
 }
 
@@ -166,18 +209,29 @@ impl Worker {
                 return;
             }
         }
+        // Nothing follows that could carry the word of a last gap.
+        self.tell_gaps();
+        if !self.telling.is_empty() {
+            // What fails here has been said and counted before.
+            let _ = self.flush();
+        }
     }
 
     fn gather(&mut self, item: Arc<Item>) {
         self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-        let time = time(&item);
-        for (name, count) in self.shared.take_untold() {
-            if let Some(gap) = gap(&name, count, time) {
-                self.sink.gather(&gap);
-            }
-        }
+        self.time = time(&item);
+        self.tell_gaps();
         self.sink.gather(&item);
         self.gathered.push(item);
+    }
+
+    fn tell_gaps(&mut self) {
+        for (name, count) in self.shared.take_untold() {
+            if let Some(gap) = gap(&name, count, self.time) {
+                self.sink.gather(&gap);
+            }
+            *self.telling.entry(name).or_default() += count;
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -191,13 +245,16 @@ impl Worker {
             }
             Err(error) => {
                 self.gathered.iter().for_each(|item| self.shared.lose(item));
+                self.shared.give_back(&self.telling);
                 let broken = error.kind() == ErrorKind::BrokenPipe;
                 if !broken && !std::mem::replace(&mut self.failing, true) {
                     error!(sink = self.shared.name, %error, "the sink cannot be written; what it loses is counted");
                 }
             }
         }
+        self.shared.settled.fetch_add(self.gathered.len() as u64, Ordering::AcqRel);
         self.gathered.clear();
+        self.telling.clear();
         result
     }
 }

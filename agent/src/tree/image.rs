@@ -63,14 +63,6 @@ pub(super) fn from_header(view: &View<'_>) -> Image {
     }
 }
 
-/// The same program in a child.
-pub(super) fn inherited(image: &Arc<Image>, exec_id: u32) -> Arc<Image> {
-    if image.exec_id == exec_id {
-        return image.clone();
-    }
-    Arc::new(Image { exec_id, ..Image::clone(image) })
-}
-
 fn text(view: &View<'_>, field: Field) -> Arc<str> {
     view.text(field).map_or_else(Arc::default, |t| lossy(t.bytes))
 }

@@ -161,6 +161,11 @@ impl Tree {
         if let Some(node) = self.nodes.get_mut(&key) {
             node.process.uid = view.header_u32(at::UID);
             node.enter(view.header_u64(at::CGROUP), cgroups);
+            let newest = node.process.images.last().map_or(0, |i| i.exec_id);
+            if view.header_u32(at::EXEC_ID) > newest {
+                // Its exec was lost, or is this very record: from here on it is not the program before.
+                node.add(Image { since: view.time(), ..image::from_header(view) }, false);
+            }
         }
     }
 
@@ -213,7 +218,7 @@ impl Tree {
         let above = self.nodes.get(&parent);
         let image = above
             .and_then(|n| n.process.image(exec_id))
-            .map_or_else(|| Arc::new(image::from_header(view)), |i| image::inherited(i, exec_id));
+            .map_or_else(|| Arc::new(Image { exec_id, ..image::from_header(view) }), Arc::clone);
         let process = Process {
             key,
             parent,

@@ -75,8 +75,8 @@ fn a_child_runs_its_parents_program_until_it_execs_and_old_programs_stay_apart()
     }
     assert_eq!(exe(&tree, (20, 90), 4).as_deref(), Some("/bin/a"));
     assert_eq!(exe(&tree, (20, 90), 6).as_deref(), Some("/bin/c"));
-    // The first of four is gone: what asks for it gets the newest.
-    assert_eq!(exe(&tree, (20, 90), 3).as_deref(), Some("/bin/c"));
+    // The first of four is gone: what asks for it gets none, not another.
+    assert_eq!(exe(&tree, (20, 90), 3), None);
     let child = tree.get(ProcessKey { pid: 20, start: 90 }).expect("known");
     assert_eq!((child.ns_pid, child.parent), (7, ProcessKey { pid: 1, start: 1 }));
 }
@@ -140,6 +140,23 @@ fn a_lost_fork_or_exec_is_repaired() {
     // A parent younger than its child is another process with its number.
     apply(&mut tree, &exec_record(100, (12, 5), 10, 4, "/bin/cat"));
     assert_eq!(tree.get(ProcessKey { pid: 12, start: 5 }).map(|p| p.parent.pid), Some(0));
+}
+
+#[test]
+fn a_program_whose_exec_was_lost_is_nobody_until_it_is_known() {
+    let mut tree = Tree::new(Config::default());
+    let sudo = (10, 10);
+    apply(&mut tree, &exec_record(100, sudo, 1, 4, "/usr/bin/sudo"));
+    // Its next exec was lost: a child of the unknown program is not one of sudo's.
+    apply(&mut tree, &fork_record(200, sudo, (11, 150), 5));
+    assert_eq!(exe(&tree, sudo, 4).as_deref(), Some("/usr/bin/sudo"));
+    assert_eq!(exe(&tree, sudo, 5).as_deref(), Some(""));
+    assert_eq!(exe(&tree, (11, 150), 5).as_deref(), Some(""));
+    // Who lists the processes again knows better.
+    let seeded = Builder::new(&existing::DEF).process(10, 10, 5).text(existing::field::pathname, "/tmp/odd").finish();
+    apply(&mut tree, &seeded);
+    assert_eq!(exe(&tree, sudo, 5).as_deref(), Some("/tmp/odd"));
+    assert_eq!(tree.get(ProcessKey { pid: 10, start: 10 }).map(|p| p.images.len()), Some(2));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use super::{Engine, ReloadReport};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Whether the rules that come with Haechi are on.
+    pub builtin: bool,
     /// Directories with rules of your own.
     pub dirs: Vec<PathBuf>,
     /// Rules that are off.
@@ -32,6 +34,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            builtin: true,
             dirs: vec![PathBuf::from("/etc/haechi/rules")],
             disabled: Vec::new(),
             window_seconds: 60,

@@ -14,8 +14,12 @@ pub(super) const ANCESTORS: usize = 16;
 const UNSET: u32 = u32::MAX;
 
 pub(super) fn assemble(about: &Arc<About>, event: &Event<'_>, flat: &Value, hit: Hit) -> Finding {
+    let about = match hit.mitre {
+        Some(mitre) => Arc::new(About { mitre, ..About::clone(about) }),
+        None => about.clone(),
+    };
     Finding {
-        about: about.clone(),
+        about,
         time: event.view.time(),
         target: hit.target,
         evidence: hit.evidence,
@@ -92,7 +96,12 @@ pub(super) mod tests {
     pub(in crate::engine) fn example(target: &str, time: u64) -> Finding {
         let bytes = Builder::new(&ptrace::DEF).time(time).process(2, 20, 1).comm("x").finish();
         let event = Event::join(View::parse(&bytes).expect("a record"), &());
-        assemble(&about("r"), &event, &Value::Null, Hit { target: target.to_owned(), evidence: Vec::new() })
+        assemble(
+            &about("r"),
+            &event,
+            &Value::Null,
+            Hit { target: target.to_owned(), evidence: Vec::new(), mitre: None },
+        )
     }
 
     /// Each process is the child of the one before it.
@@ -121,7 +130,7 @@ pub(super) mod tests {
         let chain = Chain((0..30).map(process).collect());
         let bytes = Builder::new(&ptrace::DEF).process(29, 290, 0).comm("thread").finish();
         let event = Event::join(View::parse(&bytes).expect("a record"), &chain);
-        let hit = Hit { target: "t".into(), evidence: Vec::new() };
+        let hit = Hit { target: "t".into(), evidence: Vec::new(), mitre: None };
         let finding = assemble(&about("r"), &event, &Value::Null, hit);
         assert_eq!((finding.process.exe.as_str(), finding.process.comm.as_str()), ("/bin/29", "thread"));
         assert_eq!((finding.process.login_uid, finding.process.session), (None, Some(3)));

@@ -33,7 +33,7 @@ pub struct ReloadReport {
 }
 
 impl Engine {
-    /// Puts the built-in rules and those in `sources` to work, in place of those that were. Open windows of repeats
+    /// Puts the built-in rules (unless they are off) and those in `sources` to work, in place of those that were. Open windows of repeats
     /// stay open.
     pub fn reload(&mut self, sources: &Sources) -> ReloadReport {
         let before = std::mem::take(&mut self.slots);
@@ -45,9 +45,11 @@ impl Engine {
             report: ReloadReport::default(),
             instructions: self.config.limits.instructions,
         };
-        load.rust();
-        for (file, text) in rules::REGO {
-            load.rego(&Source { file: (*file).to_owned(), text: (*text).to_owned() }, &[], true);
+        if self.config.builtin {
+            load.rust();
+            for (file, text) in rules::REGO {
+                load.rego(&Source { file: (*file).to_owned(), text: (*text).to_owned() }, &[], true);
+            }
         }
         load.users(sources);
         let Load { now, kept, mut report, .. } = load;
@@ -61,7 +63,7 @@ impl Engine {
         self.slots = now.into_iter().filter(|s| !self.config.disabled.iter().any(|d| **d == *s.name)).collect();
         for slot in &mut self.slots {
             slot.exceptions = self.config.rules.get(&*slot.name).map(|r| r.all()).unwrap_or_default();
-            let list = match (names.contains(&slot.name), kept.contains(&slot.name)) {
+            let list = match (names.contains(&slot.name), kept.contains(&(slot.name.clone(), slot.builtin))) {
                 (false, _) => &mut report.added,
                 (true, true) => &mut report.unchanged,
                 (true, false) => &mut report.changed,
@@ -80,8 +82,8 @@ impl Engine {
 struct Load {
     before: Vec<Slot>,
     now: Vec<Slot>,
-    /// Names of those that are as they were.
-    kept: BTreeSet<Arc<str>>,
+    /// Names of those that are as they were, and whether they are built in: a namesake is another rule.
+    kept: BTreeSet<(Arc<str>, bool)>,
     report: ReloadReport,
     instructions: usize,
 }
@@ -169,7 +171,7 @@ impl Load {
     /// Takes the rule that `is` the one out of those that were, as one that is kept.
     fn take(&mut self, is: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let slot = self.before.iter().position(is).map(|i| self.before.remove(i))?;
-        self.kept.insert(slot.name.clone());
+        self.kept.insert((slot.name.clone(), slot.builtin));
         Some(slot)
     }
 }

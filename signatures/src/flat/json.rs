@@ -56,6 +56,7 @@ mod tests {
     use crate::flat::keys;
     use crate::record::Builder;
     use haechi_ebpf::event::{ptrace, sched_process_exec as exec, security_socket_connect as connect};
+    use haechi_ebpf::program::Step;
     use haechi_ebpf::wire::{View, at, flag, var};
     use serde_json::json;
 
@@ -92,6 +93,8 @@ mod tests {
             ],
         });
         assert_eq!(flat(&bytes), want);
+        let bytes = Builder::new(&ptrace::DEF).flags((Step::FexitSyscall as u16) << flag::STEP_SHIFT).finish();
+        assert_eq!(flat(&bytes)["hook"], "fexit-syscall");
     }
 
     #[test]

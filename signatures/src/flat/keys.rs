@@ -67,6 +67,7 @@ keys! {
     TRUNCATED = "truncated";
     TRUE_LENGTH = "trueLength";
     FROM_USER = "fromUser";
+    HOOK = "hook";
     SA_FAMILY = "sa_family";
     SIN_ADDR = "sin_addr";
     SIN_PORT = "sin_port";

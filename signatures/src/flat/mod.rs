@@ -2,7 +2,8 @@
 //! builds it, into whatever kind of tree the reader wants; it knows no engine.
 //!
 //! Beyond the old form, an argument that was cut or that a process may have changed says so (`truncated`,
-//! `trueLength`, `fromUser`). Arguments that could not be had are left out.
+//! `trueLength`, `fromUser`), and `hook` is the kind of hook that saw the event. Arguments that could not be had are left
+//! out.
 
 mod json;
 pub mod keys;
@@ -159,6 +160,9 @@ pub(crate) fn walk<T: Tree>(event: &Event<'_>, host: &Host, need: Need, tree: &m
     put!(RETURN_VALUE, tree.int(view.ret().unwrap_or(0)));
     if event.def().tags.contains(&"syscalls") {
         put!(SYSCALL, tree.known(name));
+    }
+    if let Some(step) = view.step() {
+        put!(HOOK, tree.known(step.name()));
     }
     if need.top & keys::CONTEXT_FLAGS.bit() != 0 {
         let started = tree.truth(container.is_some());

@@ -122,7 +122,7 @@ impl Rule {
             }
         }
         if let Some(value) = found {
-            emit.hit(Hit { target: target(), evidence: evidence(&value) });
+            emit.hit(Hit { target: target(), evidence: evidence(&value), mitre: None });
         }
         Ok(())
     }

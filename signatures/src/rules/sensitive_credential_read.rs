@@ -23,14 +23,19 @@ const ABOUT: AboutDef = AboutDef {
              them, and check where they give access. If it is a tool of yours (backup, configuration management), add \
              its path to `allow` of this rule.",
     severity: Severity::High,
-    mitre: ("Credential Access", "T1003.008", "OS Credential Dumping: /etc/passwd and /etc/shadow"),
+    mitre: PASSWORDS,
     tags: &["linux", "container", "T1552.004"],
 };
+
+/// Tactic, id and name of the techniques.
+type Technique = (&'static str, &'static str, &'static str);
+const PASSWORDS: Technique = ("Credential Access", "T1003.008", "OS Credential Dumping: /etc/passwd and /etc/shadow");
+const KEYS: Technique = ("Credential Access", "T1552.004", "Unsecured Credentials: Private Keys");
 
 /// A kind of secret: what it is called, its technique, which files hold it, who may read it.
 struct Secret {
     name: &'static str,
-    technique: &'static str,
+    technique: Technique,
     /// Last components.
     leaves: &'static [&'static str],
     /// The directory, at the end of the path before the last component; empty is any.
@@ -42,28 +47,28 @@ struct Secret {
 const SECRETS: &[Secret] = &[
     Secret {
         name: "password hashes",
-        technique: "T1003.008",
+        technique: PASSWORDS,
         leaves: &["shadow", "shadow-", "gshadow", "gshadow-", "passwd-", "opasswd"],
         dirs: &["/etc", "/etc/security"],
         readers: ACCOUNTS,
     },
     Secret {
         name: "backup of password hashes",
-        technique: "T1003.008",
+        technique: PASSWORDS,
         leaves: &["shadow.bak", "gshadow.bak", "passwd.bak"],
         dirs: &["/var/backups"],
         readers: ACCOUNTS,
     },
     Secret {
         name: "SSH user key",
-        technique: "T1552.004",
+        technique: KEYS,
         leaves: &["id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"],
         dirs: &[],
         readers: "ssh ssh-agent ssh-add ssh-keygen ssh-keysign gnome-keyring-daemon",
     },
     Secret {
         name: "SSH host key",
-        technique: "T1552.004",
+        technique: KEYS,
         leaves: &["ssh_host_rsa_key", "ssh_host_dsa_key", "ssh_host_ecdsa_key", "ssh_host_ed25519_key"],
         dirs: &[],
         readers: "sshd sshd-session sshd-auth sshd-keygen ssh-keygen ssh-keysign",
@@ -118,12 +123,13 @@ impl Signature for Rule {
         if listed(secret.readers, leaf(exe)) && listed(PROGRAM_DIRS, directory_of(exe)) {
             return;
         }
-        emit.fire(
+        emit.fire_as(
+            secret.technique,
             place.path.as_ref(),
             [
                 ("path", json!(place.path)),
                 ("secret", json!(secret.name)),
-                ("technique", json!(secret.technique)),
+                ("technique", json!(secret.technique.1)),
                 ("path_from_user", json!(place.from_user)),
             ],
         );

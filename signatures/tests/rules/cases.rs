@@ -46,6 +46,8 @@ struct Case {
     /// Evidence that must be there.
     #[serde(default)]
     evidence: BTreeMap<String, Value>,
+    /// The technique, where it is not the rule's own.
+    mitre: Option<String>,
 }
 
 const PID: u32 = 100;
@@ -111,6 +113,9 @@ fn rules_fire_on_what_they_must_and_on_nothing_else() {
                 let got = ours.iter().flat_map(|f| &f.evidence).find(|(k, _)| k == name).map(|(_, v)| v);
                 assert_eq!(got, Some(want), "{rule}: {}: evidence {name}", case.name);
             }
+            let own = engine.catalogue().iter().find(|a| a.name == rule).map(|a| a.mitre.id.clone());
+            let technique = case.mitre.or(own);
+            assert!(ours.iter().all(|f| Some(&f.about.mitre.id) == technique.as_ref()), "{rule}: {}", case.name);
             let (notices, _) = engine.take_notices();
             assert!(notices.is_empty(), "{rule}: {}: {notices:?}", case.name);
         }

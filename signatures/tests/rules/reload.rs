@@ -79,8 +79,21 @@ fn a_built_in_rule_comes_back_when_its_namesake_goes() {
     let mine = rego("fileless_execution", "ptrace", "tracee_match { true }");
     let (mut engine, report) = engine(&Config::default(), &[("a.rego", &mine)]);
     assert_eq!(report.replaced, ["fileless_execution"]);
+    let report = engine.reload(&sources(&[("a.rego", &mine)]));
+    assert!(report.changed.is_empty() && report.unchanged.len() == 5, "{report:?}");
     let report = engine.reload(&sources(&[]));
     assert_eq!(report.changed, ["fileless_execution"]);
     let ids: Vec<_> = engine.catalogue().iter().map(|a| a.id.clone()).collect();
     assert!(ids.contains(&"TRC-105".to_owned()), "{ids:?}");
+    let report = engine.reload(&sources(&[("a.rego", &mine)]));
+    assert_eq!(report.changed, ["fileless_execution"], "a namesake is another rule");
+}
+
+#[test]
+fn without_the_built_in_rules_a_namesake_of_one_is_at_work() {
+    let mine = rego("fileless_execution", "security_file_open", "tracee_match { true }");
+    let config = Config { builtin: false, ..Config::default() };
+    let (mut engine, report) = engine(&config, &[("a.rego", &mine)]);
+    assert_eq!((report.added, report.replaced.len()), (vec!["fileless_execution".into()], 0));
+    assert_eq!(open(&mut engine, "/x").len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use haechi_ebpf::event::EVENTS;
+use haechi_ebpf::event::{EVENTS, Ring};
 
 use crate::harness::{Context, Spec, Stopped, Test};
 
@@ -10,6 +10,7 @@ pub(super) const TESTS: &[Test] = &[
     ("account::opens", opens),
     ("account::opens_with_a_tiny_ring", tiny_ring),
     ("account::processes", processes),
+    ("account::what_was_tried_is_delivered_or_lost", balanced),
     ("account::gap_is_an_event", gap),
     ("account::gap_of_a_slow_sink", slow_sink),
 ];
@@ -59,6 +60,31 @@ fn processes(context: &Context) -> Result<()> {
         stopped.one("sched_process_exec", child, |_| true)?;
         stopped.one("sched_process_exit", child, |l| l.data("process_group_exit") == true)?;
     }
+    Ok(())
+}
+
+/// An agent that ends while processes come and go: of each event, what the kernel tried came or was lost.
+fn balanced(context: &Context) -> Result<()> {
+    let file = context.dir("metrics")? + "/metrics";
+    let events = ["--events", "sched_process_exec", "--metrics-file", &file];
+    let agent = context.agent(&Spec::run(&events))?;
+    let n = format!("n={}", 3000 / context.machine.slow);
+    let churn = context.busy_actor(&["churn", &n])?;
+    agent.wait_for("the load", |l| l.name() == "sched_process_exec" && l.data("pathname") == "/usr/bin/true")?;
+    agent.stop()?;
+    churn.stop()?;
+    let text = std::fs::read_to_string(&file)?;
+    let sum = |metric: &str, event: &str| -> u64 {
+        let start = format!("{metric}{{event=\"{event}\"");
+        let lines = text.lines().filter(|l| l.starts_with(&start));
+        lines.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    };
+    for event in EVENTS.iter().filter(|e| e.ring != Ring::None) {
+        let tried = sum("haechi_events_tried_total", event.name);
+        let (came, lost) = (sum("haechi_events_total", event.name), sum("haechi_events_lost_total", event.name));
+        ensure!(tried == came + lost, "{}: tried {tried}, came {came}, lost {lost}", event.name);
+    }
+    ensure!(sum("haechi_events_tried_total", "sched_process_exit") > 0, "nothing ended: the test does not test");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::guest::{Errand, script};
 use super::kernels::Unpacked;
+use super::warden::Warden;
 use crate::sh;
 
 /// How a guest is made.
@@ -70,6 +71,7 @@ pub(crate) fn boot(
     // The emulator opens its outputs anew, which empties a file that one of them may be: it gets pipes.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start vng")?;
+    let warden = Warden::over(child.id());
     let mut complaints = child.stderr.take().context("the child's error output was not piped")?;
     let complaints = thread::spawn(move || io::copy(&mut complaints, &mut io::stderr()));
 
@@ -88,6 +90,7 @@ pub(crate) fn boot(
         sh::end_tree(child.id());
     }
     let status = child.wait()?;
+    drop(warden);
     drop(finished);
     let late = guard.join().unwrap_or(false);
     // What cannot be shown cannot be shown; the exit code still counts.

@@ -6,6 +6,7 @@ mod guest;
 mod kernels;
 mod mirror;
 pub(crate) mod tools;
+pub(crate) mod warden;
 
 use std::path::PathBuf;
 use std::time::Duration;

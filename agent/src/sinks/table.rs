@@ -1,0 +1,411 @@
+//! Connections for people: a table of the busiest, drawn anew now and then. Or each record of a connection as a line, for
+//! machines. What nobody wants to see is left out.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use haechi_ebpf::event::{Field, net_flow};
+use haechi_ebpf::flow::Phase;
+use haechi_ebpf::symbol::Symbol;
+use haechi_ebpf::wire::View;
+use haechi_signatures::sockaddr::ip;
+
+use super::lines::Lines;
+use super::{Format, Sink};
+use crate::escape::Safe;
+use crate::render::{Context, Happening, Item};
+
+/// Connections that the table remembers; when there are more, those that moved least are forgotten.
+const REMEMBERED: usize = 131_072;
+/// How long a connection that ended stays in the table.
+const ENDED: Duration = Duration::from_secs(5);
+
+/// What the table is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// Bytes in both directions, most first.
+    Bytes,
+    /// Round trip, longest first.
+    Rtt,
+    /// Segments sent again, most first.
+    Retransmits,
+}
+
+/// Addresses of a network, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Net {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// Text that is no network.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no address or network, as 10.0.0.1 or 10.0.0.0/8")]
+pub struct NoNet(String);
+
+impl FromStr for Net {
+    type Err = NoNet;
+
+    fn from_str(text: &str) -> Result<Self, NoNet> {
+        let wrong = || NoNet(text.to_owned());
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.parse().map_err(|_source| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |b| b.parse().map_err(|_source| wrong()))?;
+        if bits > most { Err(wrong()) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl Net {
+    /// Whether `address` belongs to it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(net), IpAddr::V4(a)) => (u32::from(net) ^ u32::from(a)).leading_zeros() >= self.bits.into(),
+            (IpAddr::V6(net), IpAddr::V6(a)) => (u128::from(net) ^ u128::from(a)).leading_zeros() >= self.bits.into(),
+            _ => false,
+        }
+    }
+}
+
+/// Which connections are shown. In each list one must fit; an empty list takes all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Numbers, names or paths of programs.
+    pub processes: Vec<String>,
+    /// Addresses at one end.
+    pub addresses: Vec<Net>,
+    /// Ports at one end.
+    pub ports: Vec<u16>,
+    /// Direction, as the event spells it.
+    pub direction: Option<String>,
+    /// States, without `TCP_`.
+    pub states: Vec<String>,
+    /// Containers, by the beginning of their ids.
+    pub containers: Vec<String>,
+}
+
+impl Filter {
+    fn takes(&self, happening: &Happening, view: &View<'_>) -> bool {
+        use net_flow::field as f;
+        let any = |empty: bool, found: bool| empty || found;
+        let number = |field| view.number(field).unwrap_or_default();
+        let ends = [address(view, f::src), address(view, f::dst)];
+        let ports = [number(f::src_port) as u16, number(f::dst_port) as u16];
+        let exe = exe(happening);
+        let state = spelled(Symbol::TcpState, number(f::state));
+        let container = happening.container.as_deref().map_or("", |c| &c.id);
+        any(
+            self.processes.is_empty(),
+            self.processes.iter().any(|p| *p == view.process().0.to_string() || p == exe || p == leaf(exe)),
+        ) && any(
+            self.addresses.is_empty(),
+            self.addresses.iter().any(|net| ends.iter().flatten().any(|a| net.contains(*a))),
+        ) && any(self.ports.is_empty(), self.ports.iter().any(|p| ports.contains(p)))
+            && self.direction.as_deref().is_none_or(|d| d == spelled(Symbol::FlowDirection, number(f::direction)))
+            && any(
+                self.states.is_empty(),
+                self.states.iter().any(|s| state.strip_prefix("TCP_") == Some(s.strip_prefix("TCP_").unwrap_or(s))),
+            )
+            && any(
+                self.containers.is_empty(),
+                self.containers.iter().any(|c| !container.is_empty() && container.starts_with(c.as_str())),
+            )
+    }
+}
+
+/// How the table is drawn.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Which connections.
+    pub filter: Filter,
+    /// In which order.
+    pub sort: Sort,
+    /// How many.
+    pub rows: usize,
+    /// Time between two tables.
+    pub interval: Duration,
+    /// Lines of JSON instead.
+    pub json: bool,
+}
+
+/// A connection in the table.
+struct Row {
+    who: String,
+    pid: u32,
+    direction: &'static str,
+    local: String,
+    remote: String,
+    state: String,
+    tx: u64,
+    rx: u64,
+    /// Bytes when the last table was drawn.
+    drawn: u64,
+    srtt: u64,
+    retransmits: u64,
+    ended: Option<Instant>,
+}
+
+impl Row {
+    fn bytes(&self) -> u64 {
+        self.tx + self.rx
+    }
+}
+
+pub(super) struct Table {
+    spec: Spec,
+    lines: Lines<File>,
+    out: File,
+    clear: bool,
+    rows: HashMap<(u64, u64), Row>,
+    drawn: Instant,
+}
+
+impl Table {
+    pub(super) fn new(spec: Spec, context: &Context) -> io::Result<Self> {
+        // Descriptors of our own: no lock and no buffer that others share.
+        let out = || io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        Ok(Self {
+            lines: Lines::new(out()?, Format::Json, context.clone()),
+            out: out()?,
+            clear: io::stdout().is_terminal(),
+            rows: HashMap::new(),
+            drawn: Instant::now(),
+            spec,
+        })
+    }
+
+    fn take(&mut self, happening: &Happening, view: &View<'_>) {
+        use net_flow::field as f;
+        let number = |field| view.number(field).unwrap_or_default();
+        let key = (number(f::cookie), number(f::start_time));
+        let end = |address, port| {
+            let address = self::address(view, address).map_or_else(String::new, |a| a.to_string());
+            let port = number(port);
+            if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+        };
+        let progress = number(f::phase) == u64::from(Phase::Progress as u32);
+        let state = match number(f::reason) {
+            _ if progress => {
+                spelled(Symbol::TcpState, number(f::state)).trim_start_matches("TCP_").to_ascii_lowercase()
+            }
+            reason => spelled(Symbol::FlowReason, reason),
+        };
+        let exe = exe(happening);
+        let row = Row {
+            who: if exe.is_empty() { "?".into() } else { leaf(exe).into() },
+            pid: view.process().0,
+            direction: ["?", "->", "<-"].get(number(f::direction) as usize).copied().unwrap_or("?"),
+            local: end(f::src, f::src_port),
+            remote: end(f::dst, f::dst_port),
+            state,
+            tx: number(f::tx_bytes),
+            rx: number(f::rx_bytes),
+            drawn: self.rows.get(&key).map_or(0, |r| r.drawn),
+            srtt: number(f::srtt),
+            retransmits: number(f::retransmits),
+            ended: (!progress).then(Instant::now),
+        };
+        self.rows.insert(key, row);
+        if self.rows.len() > REMEMBERED {
+            let mut sizes: Vec<u64> = self.rows.values().map(Row::bytes).collect();
+            let middle = sizes.len() / 2;
+            let middle = *sizes.select_nth_unstable(middle).1;
+            self.rows.retain(|_, row| row.ended.is_none() && row.bytes() > middle);
+        }
+    }
+
+    fn draw(&mut self) -> String {
+        let since = self.drawn.elapsed().as_secs_f64().max(0.001);
+        self.drawn = Instant::now();
+        let mut rows: Vec<&mut Row> = self.rows.values_mut().collect();
+        let (sort, all) = (self.spec.sort, rows.len());
+        rows.sort_by_key(|row| {
+            let by = match sort {
+                Sort::Bytes => row.bytes(),
+                Sort::Rtt => row.srtt,
+                Sort::Retransmits => row.retransmits,
+            };
+            std::cmp::Reverse((by, row.bytes()))
+        });
+        let mut out = String::new();
+        if self.clear {
+            out.push_str("\u{1b}[H\u{1b}[2J");
+        }
+        let (process, pid, local, remote, state) = ("PROCESS", "PID", "LOCAL", "REMOTE", "STATE");
+        // A string takes everything.
+        let _ = writeln!(
+            out,
+            "{process:<16} {pid:>7} {local:>28}    {remote:<28} {state:<14} {:>9} {:>9} {:>10} {:>9} {:>7}",
+            "SENT", "RECEIVED", "BYTES/s", "RTT", "RESENT"
+        );
+        for row in rows.iter().take(self.spec.rows) {
+            let rate = (row.bytes().saturating_sub(row.drawn)) as f64 / since;
+            let _ = writeln!(
+                out,
+                "{:<16} {:>7} {:>28} {} {:<28} {:<14} {:>9} {:>9} {:>10} {:>7}us {:>7}",
+                Safe(&row.who).to_string(),
+                row.pid,
+                row.local,
+                row.direction,
+                row.remote,
+                row.state,
+                size(row.tx),
+                size(row.rx),
+                size(rate as u64),
+                row.srtt,
+                row.retransmits
+            );
+        }
+        if all > self.spec.rows {
+            let _ = writeln!(out, "and {} more", all - self.spec.rows);
+        }
+        out.push('\n');
+        rows.into_iter().for_each(|row| row.drawn = row.bytes());
+        self.rows.retain(|_, row| row.ended.is_none_or(|at| at.elapsed() < ENDED));
+        out
+    }
+}
+
+impl Sink for Table {
+    fn gather(&mut self, item: &Item) {
+        let Item::Event(happening) = item else { return };
+        let Some(view) = happening.view() else { return };
+        if view.event() != net_flow::ID {
+            // A gap: machines see it in its place, people as they see those of other output.
+            return self.lines.gather(item);
+        }
+        if self.spec.filter.takes(happening, &view) {
+            if self.spec.json {
+                self.lines.gather(item);
+            } else {
+                self.take(happening, &view);
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lines.flush()?;
+        if !self.spec.json && self.drawn.elapsed() >= self.spec.interval {
+            let text = self.draw();
+            self.out.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Table {
+    /// What came since the last table is shown too.
+    fn drop(&mut self) {
+        if !self.spec.json && !self.rows.is_empty() {
+            let text = self.draw();
+            // Nobody is left to tell.
+            let _ = self.out.write_all(text.as_bytes());
+        }
+    }
+}
+
+fn address(view: &View<'_>, field: Field) -> Option<IpAddr> {
+    view.text(field).and_then(|text| ip(text.bytes))
+}
+
+fn exe(happening: &Happening) -> &str {
+    happening.image.as_deref().map_or("", |i| if i.exe.is_empty() { &i.comm } else { &i.exe })
+}
+
+fn leaf(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn spelled(symbol: Symbol, value: u64) -> String {
+    let mut out = String::new();
+    // A string takes everything.
+    let _ = symbol.write(value, &mut out);
+    out
+}
+
+/// Bytes, short.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["", "K", "M", "G", "T"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { bytes.to_string() } else { format!("{value:.1}{}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haechi_signatures::model::Event;
+    use haechi_signatures::record::Builder;
+
+    #[test]
+    fn networks_contain_their_addresses_only() {
+        for (net, address, want) in [
+            ("10.0.0.0/8", "10.255.1.2", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("fd00::/8", "fdff::1", true),
+            ("::1", "::1", true),
+        ] {
+            let net: Net = net.parse().expect(net);
+            assert_eq!(net.contains(address.parse().expect(address)), want, "{net:?} {address}");
+        }
+        for wrong in ["10.0.0.0/33", "x", "10.0.0.0/", "::/129", "/8"] {
+            assert!(wrong.parse::<Net>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn filters_take_what_fits_in_every_list() {
+        use net_flow::field as f;
+        let record = Builder::new(&net_flow::DEF)
+            .process(42, 1, 1)
+            .text(f::src, [10, 0, 0, 1])
+            .text(f::dst, [10, 0, 0, 2])
+            .number(f::src_port, 4000)
+            .number(f::dst_port, 80)
+            .number(f::direction, 1)
+            .number(f::state, 1)
+            .finish();
+        let view = View::parse(&record).expect("a record");
+        let happening = Happening::of(&Event::join(view, &()));
+        let takes = |filter: Filter| filter.takes(&happening, &view);
+        let net = |text: &str| vec![text.parse().expect("a network")];
+        assert!(takes(Filter::default()));
+        assert!(takes(Filter {
+            processes: vec!["42".into()],
+            addresses: net("10.0.0.2"),
+            ports: vec![80],
+            ..Filter::default()
+        }));
+        assert!(!takes(Filter { processes: vec!["43".into()], ports: vec![80], ..Filter::default() }));
+        assert!(!takes(Filter { addresses: net("10.0.0.3"), ..Filter::default() }));
+        assert!(!takes(Filter { ports: vec![81], ..Filter::default() }));
+        assert!(takes(Filter {
+            states: vec!["ESTABLISHED".into()],
+            direction: Some("outgoing".into()),
+            ..Filter::default()
+        }));
+        assert!(!takes(Filter { states: vec!["TCP_SYN_SENT".into()], ..Filter::default() }));
+        assert!(!takes(Filter { containers: vec!["abc".into()], ..Filter::default() }));
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!([0, 999, 1000, 1024, 1 << 20, 1 << 40].map(size), ["0", "999", "1.0K", "1.0K", "1.0M", "1.0T"]);
+    }
+}
