@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 #![expect(unreachable_pub, reason = "a program has no users but the kernel")]
 
+mod apart;
 mod cgroup;
 mod file;
 mod gate;

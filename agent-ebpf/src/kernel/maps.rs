@@ -98,5 +98,9 @@ pub static SCRATCH_USERS: Array<u64> = Array::with_max_entries(SCRATCH_PER_CPU, 
 #[map]
 pub static RENAMES: LruHashMap<u32, [u8; 16]> = LruHashMap::with_max_entries(1024, 0);
 
+/// Processes (start, number) that were said to have ended, lately.
+#[map]
+pub static ENDED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
+
 /// Entries are few; memory is taken when one is made.
 const NO_PREALLOC: u32 = 1;
