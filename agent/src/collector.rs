@@ -1,5 +1,6 @@
 //! The collector: a thread that drains the rings and hands on batches. It sleeps a millisecond after it found something,
-//! twice as long each time it found nothing, up to eight: nobody ever wakes it. Knows bytes and event numbers only.
+//! twice as long each time it found nothing; after four in vain it asks to be woken by the next record, and sleeps until
+//! then. Nobody wakes it while there is work. Knows bytes and event numbers only.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use crate::inbox::Inbox;
 use crate::kernel::Drain;
 
 const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_millis(8);
+const LONGEST: Duration = Duration::from_millis(4);
+/// Time asleep without being woken, so that ticks and the order to stop are not late.
+const PARKED: Duration = Duration::from_millis(100);
 /// Nanoseconds between ticks of the core.
 const TICK: u64 = 500_000_000;
 /// The same while a finding waits for an answer.
@@ -94,7 +97,7 @@ impl Collector {
 }
 
 fn run(mut drain: Drain, inbox: &Inbox, shared: &Shared) {
-    let (mut sleep, mut ticked) = (SHORTEST, 0);
+    let (mut sleep, mut ticked, mut parked) = (SHORTEST, 0, false);
     loop {
         // Read first: whatever came before the order to stop is still drained.
         let stopping = shared.stop.load(Ordering::Acquire);
@@ -115,7 +118,18 @@ fn run(mut drain: Drain, inbox: &Inbox, shared: &Shared) {
             }
             return;
         }
-        sleep = if taken > 0 { SHORTEST } else { (sleep * 2).min(LONGEST) };
+        if taken > 0 {
+            (sleep, parked) = (SHORTEST, false);
+        } else if parked {
+            // Whoever did not see yet that we sleep has written its record by now, and it would be there.
+            drain.wait(PARKED);
+            continue;
+        } else if sleep < LONGEST {
+            sleep *= 2;
+        } else {
+            drain.park();
+            (sleep, parked) = (SHORTEST, true);
+        }
         thread::sleep(sleep);
     }
 }

@@ -76,11 +76,6 @@ const STAGES: &[Stage] = &[
     selective("end to end, 5.10", |ask| guest(ask, "5.10")),
 ];
 
-/// Guests in which only a part of the suite is a condition, by name of tests. 5.10: until every typed load is guarded
-/// against nothing there, the rest is run by hand with `cargo xtask vm 5.10 -- target/debug/e2e --kernel`.
-const PARTS: &[(&str, &[&str])] =
-    &[("5.10", &["check::steps", "check::foretells_what", "open::openat", "exec::plain"])];
-
 /// Longest time for the suite in one guest.
 const GUEST_DEADLINE: Duration = Duration::from_secs(1500);
 
@@ -198,8 +193,7 @@ fn guest(ask: &Ask, kernel: &str) -> Result<Outcome> {
     let mut words = ask.suite();
     if ask.filter.is_none() {
         // What is the same on every kernel has run on the host, ten times faster.
-        let parts = PARTS.iter().find(|p| p.0 == kernel).map_or(&["--kernel"][..], |p| p.1);
-        words.extend(parts.iter().map(ToString::to_string));
+        words.push("--kernel".to_owned());
     }
     let code = vm::run_in(kernel, &words, GUEST_DEADLINE, |line| counts.see(line))?;
     Ok(counts.outcome(Some(code)))

@@ -7,6 +7,7 @@ use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::HEADER;
 
+use crate::apart::apart;
 use crate::file::by_descriptor;
 use crate::gate;
 use crate::mem::{Probe, Ptr, pointer};
@@ -27,15 +28,13 @@ const ENDS: Ends = Ends {
 /// `int inet_accept(struct socket *sock, struct socket *newsock, ..)`, net/ipv4/af_inet.c; of both IP versions.
 #[fexit(function = "inet_accept")]
 fn accept_fexit(ctx: FExitContext) -> i32 {
-    grafted(ctx.arg(1), Step::Fexit);
-    0
+    apart(ctx, |ctx| grafted(ctx.arg(1), Step::Fexit))
 }
 
 /// `int mptcp_stream_accept(struct socket *sock, struct socket *newsock, ..)`, net/mptcp/protocol.c.
 #[fexit(function = "mptcp_stream_accept")]
 fn accept_fexit_mptcp(ctx: FExitContext) -> i32 {
-    grafted(ctx.arg(1), Step::Fexit);
-    0
+    apart(ctx, |ctx| grafted(ctx.arg(1), Step::Fexit))
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@ use haechi_ebpf::filter::{Action, has};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
+use crate::apart::apart;
 use crate::gate::{self, Gate};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, inside, pointer, with_current};
 use crate::path::{self, Walked};
@@ -37,16 +38,17 @@ const CREATION_OF_CREAT: u32 = 0o1100;
 /// `int security_file_open(struct file *file)`, security/security.c.
 #[fexit(function = "security_file_open")]
 fn file_open_fexit(ctx: FExitContext) -> i32 {
-    let ret: i32 = ctx.arg(1);
-    opened::<Btf>(ctx.arg(0), Step::Fexit, Some(ret.into()));
-    0
+    apart(ctx, |ctx| {
+        let ret: i32 = ctx.arg(1);
+        opened::<Btf>(ctx.arg(0), Step::Fexit, Some(ret.into()));
+    })
 }
 
 /// `LSM_HOOK(int, 0, file_open, struct file *file)`, include/linux/lsm_hook_defs.h.
 #[lsm(hook = "file_open")]
 fn file_open_lsm(ctx: LsmContext) -> i32 {
     let ret: i32 = ctx.arg(1);
-    opened::<Btf>(ctx.arg(0), Step::Lsm, None);
+    apart(ctx, |ctx| opened::<Btf>(ctx.arg(0), Step::Lsm, None));
     ret
 }
 

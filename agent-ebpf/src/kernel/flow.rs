@@ -22,6 +22,7 @@ use haechi_ebpf::flow::{Direction, Phase, Reason, mark, tcp};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{HEADER, at, flag};
 
+use crate::apart::apart;
 use crate::gate;
 use crate::maps::{CONNECTIONS, FLOWS, Known, LISTENERS, SOCKETS, flow_ring_bytes};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, pointer, with_current};
@@ -72,21 +73,13 @@ const CONNECT_ENDS: Ends = Ends {
 /// a connection it fires after the port was given back, but before the socket is torn down.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn flow_state(ctx: BtfTracePointContext) -> i32 {
-    let (sk, old, new): (Ptr, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    if matters(new) {
-        changed::<Beside>(sk, old, new);
-    }
-    0
+    if matters(ctx.arg(2)) { apart(ctx, |ctx| changed::<Beside>(ctx.arg(0), ctx.arg(1), ctx.arg(2))) } else { 0 }
 }
 
 /// The same for kernels before 5.11.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn flow_state_old(ctx: BtfTracePointContext) -> i32 {
-    let (sk, old, new): (Ptr, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    if matters(new) {
-        changed::<ByAddress>(sk, old, new);
-    }
-    0
+    if matters(ctx.arg(2)) { apart(ctx, |ctx| changed::<ByAddress>(ctx.arg(0), ctx.arg(1), ctx.arg(2))) } else { 0 }
 }
 
 /// Changes that say something new; the others only lead from one of these to the next.
@@ -398,7 +391,12 @@ fn connected<S: Store>(tp: Ptr, known: &Known) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 fn flow_poll(ctx: *mut c_void) -> i32 {
-    let words = BtfTracePointContext::new(ctx).as_ptr().cast::<Ptr>();
+    apart(BtfTracePointContext::new(ctx), polled)
+}
+
+#[inline(always)]
+fn polled(ctx: BtfTracePointContext) {
+    let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is four pointers.
     let (sk, value) = unsafe { (*words.add(2), *words.add(3)) };
     if !sk.is_null()
@@ -407,7 +405,6 @@ fn flow_poll(ctx: *mut c_void) -> i32 {
     {
         look::<Beside>(words, tp, known);
     }
-    0
 }
 
 /// `struct bpf_iter__bpf_map_elem { meta, map, key, value }`, kernel/bpf/map_iter.c, over the hash by address. The
@@ -415,7 +412,12 @@ fn flow_poll(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 fn flow_poll_old(ctx: *mut c_void) -> i32 {
-    let words = BtfTracePointContext::new(ctx).as_ptr().cast::<Ptr>();
+    apart(BtfTracePointContext::new(ctx), polled_by_address)
+}
+
+#[inline(always)]
+fn polled_by_address(ctx: BtfTracePointContext) {
+    let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is four pointers.
     let (key, value) = unsafe { (*words.add(2), *words.add(3)) };
     if !key.is_null()
@@ -425,7 +427,6 @@ fn flow_poll_old(ctx: *mut c_void) -> i32 {
         let sk = unsafe { *key.cast::<u64>() } as Ptr;
         look::<ByAddress>(words, sk, known);
     }
-    0
 }
 
 /// What is known of a socket that an iterator is at, if it is a connection that lives.
@@ -461,18 +462,18 @@ fn look<S: Store>(words: *const Ptr, tp: Ptr, known: &mut Known) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn flow_adopt(ctx: *mut c_void) -> i32 {
-    if let Some((task, sk)) = opened(ctx)
-        && let Some(tp) = tcp_sock(sk)
-    {
-        adopt::<Beside>(tp, task);
-    }
-    0
+    apart(BtfTracePointContext::new(ctx), |ctx| {
+        if let Some((task, sk)) = opened(&ctx)
+            && let Some(tp) = tcp_sock(sk)
+        {
+            adopt::<Beside>(tp, task);
+        }
+    })
 }
 
 /// The task and the socket that the iterator is at.
 #[inline(always)]
-fn opened(ctx: *mut c_void) -> Option<(Ptr, Ptr)> {
-    let ctx = BtfTracePointContext::new(ctx);
+fn opened(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
     let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is two pointers, a number and a pointer.
     let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
@@ -492,11 +493,16 @@ fn opened(ctx: *mut c_void) -> Option<(Ptr, Ptr)> {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn flow_adopt_by_address(ctx: *mut c_void) -> i32 {
-    let words = BtfTracePointContext::new(ctx).as_ptr().cast::<Ptr>();
+    apart(BtfTracePointContext::new(ctx), opened_by_address)
+}
+
+#[inline(always)]
+fn opened_by_address(ctx: BtfTracePointContext) {
+    let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is two pointers, a number and a pointer.
     let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
     if task.is_null() || file.is_null() {
-        return 0;
+        return;
     }
     let socket = pointer::<Btf>(file, fact::FILE_PRIVATE);
     if !socket.is_null()
@@ -505,7 +511,6 @@ fn flow_adopt_by_address(ctx: *mut c_void) -> i32 {
     {
         adopt::<ByAddress>(sk, task);
     }
-    0
 }
 
 #[inline(always)]

@@ -166,6 +166,10 @@ pub static CONNECTIONS: HashMap<u64, Known> = HashMap::with_max_entries(1, NO_PR
 #[map]
 pub static LISTENERS: LruHashMap<[u32; 2], Known> = LruHashMap::with_max_entries(1, 0);
 
+/// Not 0 while the reader of the rings sleeps until it is woken: the first record then wakes it.
+#[map]
+pub static PARKED: Array<u64> = Array::with_max_entries(1, 0);
+
 /// User (generation, id) to the sets that take it and the sets that do not.
 #[map]
 pub static UIDS: HashMap<[u32; 2], [u64; 2]> = HashMap::with_max_entries(2 * ENTRIES, NO_PREALLOC);
@@ -201,6 +205,10 @@ pub static SCRATCH_USERS: Array<u64> = Array::with_max_entries(SCRATCH_PER_CPU, 
 /// Name of a task before its last rename, by thread.
 #[map]
 pub static RENAMES: LruHashMap<u32, [u8; 16]> = LruHashMap::with_max_entries(1024, 0);
+
+/// Processes (start, number) that were said to have ended, lately.
+#[map]
+pub static ENDED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
 
 /// Entries are few; memory is taken when one is made.
 const NO_PREALLOC: u32 = 1;

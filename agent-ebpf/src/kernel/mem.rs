@@ -1,7 +1,7 @@
 //! Reading kernel memory: one interface, two back ends.
 //!
 //! [`Btf`] loads through a pointer whose type the verifier knows (arguments of tp_btf, fexit, LSM, iterators, and the
-//! current task): about 1 ns, a fault reads as 0. [`Probe`] copies from an address that is only a number: about 8 ns.
+//! current task): about 1 ns, a fault reads as 0, if the program keeps to [`crate::apart`]. [`Probe`] copies from an address that is only a number: about 8 ns.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;

@@ -10,8 +10,9 @@ use haechi_ebpf::fact;
 use haechi_ebpf::filter::has as wants;
 use haechi_ebpf::program::Step;
 
+use crate::apart::apart;
 use crate::gate;
-use crate::maps::{RENAMES, env_max};
+use crate::maps::{ENDED, RENAMES, env_max};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, get, has, inside, mask, pointer};
 use crate::record::{KEYS, Record};
 use crate::task::{head, head_of, innermost};
@@ -19,15 +20,20 @@ use crate::task::{head, head_of, innermost};
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_fork")]
 fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    apart(ctx, forked)
+}
+
+#[inline(always)]
+fn forked(ctx: BtfTracePointContext) {
     use sched_process_fork::field as f;
 
     let (parent, child): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
-    let Some(gate) = gate::open(sched_process_fork::ID) else { return 0 };
+    let Some(gate) = gate::open(sched_process_fork::ID) else { return };
     let (tid, tgid) = numbers::<Btf>(child);
     if tid != tgid && !gate.has(wants::THREADS) {
-        return 0;
+        return;
     }
-    let Some(mut record) = Record::begin(&sched_process_fork::DEF) else { return 0 };
+    let Some(mut record) = Record::begin(&sched_process_fork::DEF) else { return };
     head(&record, Step::Tracepoint, 0, None);
     let (parent_tid, parent_tgid) = numbers::<Btf>(parent);
     let parent_leader = pointer::<Btf>(parent, fact::TASK_LEADER);
@@ -47,7 +53,6 @@ fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     record.put(f::child_pid_ns, inner.ns.into());
     record.put(f::child_exec_id, field::<Btf, u32>(child, fact::TASK_EXEC_ID).into());
     record.send();
-    0
 }
 
 #[inline(always)]
@@ -58,15 +63,13 @@ fn numbers<M: Mem>(task: Ptr) -> (u32, u32) {
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
-    exec(&ctx, loader);
-    0
+    apart(ctx, |ctx| exec(&ctx, loader))
 }
 
 /// The same for kernels without `bpf_find_vma` (before 5.17).
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec_old(ctx: BtfTracePointContext) -> i32 {
-    exec(&ctx, |_, _, _| ());
-    0
+    apart(ctx, |ctx| exec(&ctx, |_, _, _| ()))
 }
 
 #[inline(always)]
@@ -256,65 +259,90 @@ extern "C" fn file_of_vma(_task: Ptr, vma: Ptr, out: *mut u64) -> i64 {
 /// `TP_PROTO(struct task_struct *task, const char *comm)`, include/trace/events/task.h: fires before the name changes.
 #[btf_tracepoint(function = "task_rename")]
 fn task_rename(ctx: BtfTracePointContext) -> i32 {
+    apart(ctx, renamed)
+}
+
+#[inline(always)]
+fn renamed(ctx: BtfTracePointContext) {
     let task: Ptr = ctx.arg(0);
     let tid = field::<Btf, u32>(task, fact::TASK_PID);
     let mut name = [0_u8; 16];
     // SAFETY: 16 bytes are read into 16 bytes.
     unsafe { bpf_probe_read_kernel(name.as_mut_ptr().cast(), 16, inside(task, fact::TASK_COMM).cast()) };
     let _ = RENAMES.insert(&tid, &name, 0);
-    0
 }
 
 /// `TP_PROTO(struct task_struct *p)`, since 6.17 `(struct task_struct *p, bool group_dead)`,
 /// include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    apart(ctx, exited)
+}
+
+#[inline(always)]
+fn exited(ctx: BtfTracePointContext) {
     use sched_process_exit::field as f;
 
     let task: Ptr = ctx.arg(0);
-    let Some(gate) = gate::open(sched_process_exit::ID) else { return 0 };
-    // Where the kernel does not say it: do_exit() has counted this thread out already. Two threads that end at once may
-    // then both look like the last one.
-    let last = if get(fact::EXIT_ARGUMENTS) == 2 {
-        ctx.arg::<u64>(1) & 1 == 1
-    } else {
-        field::<Btf, i32>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_LIVE) == 0
-    };
+    let Some(gate) = gate::open(sched_process_exit::ID) else { return };
+    let last = if get(fact::EXIT_ARGUMENTS) == 2 { ctx.arg::<u64>(1) & 1 == 1 } else { ends_the_process(task) };
     if !last && !gate.has(wants::THREADS) {
-        return 0;
+        return;
     }
-    let Some(mut record) = Record::begin(&sched_process_exit::DEF) else { return 0 };
+    let Some(mut record) = Record::begin(&sched_process_exit::DEF) else { return };
     head(&record, Step::Tracepoint, 0, None);
     let code = field::<Btf, i32>(task, fact::TASK_EXIT_CODE);
     record.put_int(f::exit_code, code.into());
     record.put_int(f::signal_code, (code & 0x7f).into());
     record.put(f::process_group_exit, last.into());
     record.send();
-    0
 }
+
+/// Whether a thread is the last of its process to end, where the kernel does not say it.
+///
+/// do_exit() has counted it out already, so that threads that end at once may all find nobody left: the first of them
+/// that is seen here is the one.
+#[inline(always)]
+fn ends_the_process(task: Ptr) -> bool {
+    /// `EEXIST` of include/uapi/asm-generic/errno-base.h.
+    const EXISTS: i32 = -17;
+    if field::<Btf, i32>(pointer::<Btf>(task, fact::TASK_SIGNAL), fact::SIGNAL_LIVE) != 0 {
+        return false;
+    }
+    let start = field::<Btf, u64>(pointer::<Btf>(task, fact::TASK_LEADER), fact::TASK_START);
+    let process = [start, field::<Btf, u32>(task, fact::TASK_TGID).into()];
+    ENDED.insert(&process, &0, NO_REPLACE) != Err(EXISTS)
+}
+
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+const NO_REPLACE: u64 = 1;
 
 /// `struct bpf_iter__task { struct bpf_iter_meta *meta; struct task_struct *task; }`, kernel/bpf/task_iter.c: one
 /// record for every process.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 fn tasks(ctx: *mut c_void) -> i32 {
+    apart(BtfTracePointContext::new(ctx), existing)
+}
+
+#[inline(always)]
+fn existing(ctx: BtfTracePointContext) {
     use existing_process::field as f;
 
-    let ctx = BtfTracePointContext::new(ctx);
     let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is two pointers; the first leads to the seq_file pointer.
     let (meta, task) = unsafe { (*words, *words.add(1)) };
     if task.is_null() {
-        return 0;
+        return;
     }
     let (tid, tgid) = numbers::<Btf>(task);
     if tid != tgid {
-        return 0;
+        return;
     }
-    let Some(mut record) = Record::begin(&existing_process::DEF) else { return 0 };
+    let Some(mut record) = Record::begin(&existing_process::DEF) else { return };
     head_of::<Btf>(&record, task, tgid);
     let mm = pointer::<Btf>(task, fact::TASK_MM);
-    // A kernel thread has no memory of its own, and so no program.
+    // A kernel thread has no memory of its own, and so no program; a fault for each would be dear.
     let exe = if mm.is_null() { mm } else { pointer::<Btf>(mm, fact::MM_EXE_FILE) };
     if !exe.is_null() {
         let (dentry, mnt) = (pointer::<Btf>(exe, fact::FILE_DENTRY), pointer::<Btf>(exe, fact::FILE_MNT));
@@ -341,5 +369,4 @@ fn tasks(ctx: *mut c_void) -> i32 {
         bpf_seq_write(seq.cast(), record.memory().cast(), len as u32);
     }
     record.drop_silently();
-    0
 }

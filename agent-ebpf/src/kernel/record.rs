@@ -15,7 +15,7 @@ use haechi_ebpf::event::{EventDef, EventId, Field, Ring};
 use haechi_ebpf::loss::{Loss, column};
 use haechi_ebpf::wire::{self, HEADER, RECORD_MAX, SCRATCH_PER_CPU, at, var};
 
-use crate::maps::{BULK, COUNTERS, CRITICAL, FLOWS, SCRATCH, SCRATCH_USERS, SEQUENCE};
+use crate::maps::{BULK, COUNTERS, CRITICAL, FLOWS, PARKED, SCRATCH, SCRATCH_USERS, SEQUENCE};
 use crate::mem::{Mem, Ptr, mask};
 use crate::path::{self, Walked};
 
@@ -33,8 +33,25 @@ const POSITION: usize = CELLS + 16;
 /// Bytes of `struct sockaddr_storage`, include/uapi/linux/socket.h.
 const ADDRESS_MAX: u64 = 128;
 
-/// Never wake the reader: a wake-up costs hundreds of records.
+/// `include/uapi/linux/bpf.h`. A wake-up costs hundreds of records: there is one only where the reader has gone to sleep
+/// because nothing happened, never one a record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
+
+/// How the next record is to be put on its ring.
+#[inline(always)]
+fn wake_up() -> u64 {
+    if let Some(parked) = PARKED.get_ptr_mut(0) {
+        // SAFETY: the value is plain numbers. Two that read it at once both wake, which costs no more than that.
+        unsafe {
+            if core::ptr::read_volatile(parked) != 0 {
+                core::ptr::write_volatile(parked, 0);
+                return BPF_RB_FORCE_WAKEUP;
+            }
+        }
+    }
+    BPF_RB_NO_WAKEUP
+}
 
 /// Adds atomically and returns nothing: the one atomic operation that 5.10 has. The compiler offers none on this target.
 #[inline(always)]
@@ -382,9 +399,8 @@ impl Record {
             _ => &raw const BULK,
         };
         // SAFETY: `len` is masked to the record area; a `RingBuf` is its map definition.
-        let failed = unsafe {
-            bpf_ringbuf_output(ring.cast_mut().cast(), self.scratch.memory.cast(), len as u64, BPF_RB_NO_WAKEUP)
-        };
+        let failed =
+            unsafe { bpf_ringbuf_output(ring.cast_mut().cast(), self.scratch.memory.cast(), len as u64, wake_up()) };
         if failed != 0 {
             count(self.event, column::LOSS + Loss::RingFull as usize);
         }

@@ -7,6 +7,7 @@ use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
+use crate::apart::apart;
 use crate::file::{by_descriptor, marks_of_call};
 use crate::gate;
 use crate::mem::{Btf, Mem, Probe, Ptr, field, has, pointer};
@@ -22,16 +23,17 @@ const CONNECT_ARM64: u32 = 203;
 /// `int security_socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)`, security/security.c.
 #[fexit(function = "security_socket_connect")]
 fn socket_connect_fexit(ctx: FExitContext) -> i32 {
-    let (len, ret): (i32, i32) = (ctx.arg(2), ctx.arg(3));
-    connecting::<Btf>(ctx.arg(0), ctx.arg(1), len, Step::Fexit, Some(ret.into()));
-    0
+    apart(ctx, |ctx| {
+        let (len, ret): (i32, i32) = (ctx.arg(2), ctx.arg(3));
+        connecting::<Btf>(ctx.arg(0), ctx.arg(1), len, Step::Fexit, Some(ret.into()));
+    })
 }
 
 /// `LSM_HOOK(int, 0, socket_connect, struct socket *sock, struct sockaddr *address, int addrlen)`.
 #[lsm(hook = "socket_connect")]
 fn socket_connect_lsm(ctx: LsmContext) -> i32 {
-    let (len, ret): (i32, i32) = (ctx.arg(2), ctx.arg(3));
-    connecting::<Btf>(ctx.arg(0), ctx.arg(1), len, Step::Lsm, None);
+    let ret: i32 = ctx.arg(3);
+    apart(ctx, |ctx| connecting::<Btf>(ctx.arg(0), ctx.arg(1), ctx.arg(2), Step::Lsm, None));
     ret
 }
 

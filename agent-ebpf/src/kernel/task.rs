@@ -81,7 +81,7 @@ fn describe<M: Mem>(record: &Record, task: Ptr, tid: u32, tgid: u32) {
     record.header_u64(at::START, field::<M, u64>(leader, fact::TASK_START));
     record.header_u32(at::EXEC_ID, field::<M, u32>(task, fact::TASK_EXEC_ID));
     let nsproxy = pointer::<M>(task, fact::TASK_NSPROXY);
-    // Gone once a task has ended. On 5.10 a typed load that faults in a program with functions is an oops, not a 0.
+    // Gone once a task has ended: a load of nothing is a fault, which is dear, on kernels before 5.12.
     let (mut mnt, mut net) = (0, 0);
     if !nsproxy.is_null() {
         mnt = field::<M, u32>(pointer::<M>(nsproxy, fact::NSPROXY_MNT), fact::MNT_NS_INUM);

@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     config.flows = true;
     config.flow_seconds = args.interval;
     config.sinks.clear();
-    run::log_to_stderr(&config.log);
+    run::log_to_stderr(&config.log, config.debug_log);
     let spec = Spec {
         filter,
         sort: args.sort,

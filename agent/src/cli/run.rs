@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(format) = args.output {
         config.sinks = stdout_only(format);
     }
-    log_to_stderr(&config.log);
+    log_to_stderr(&config.log, config.debug_log);
     let run = Run {
         record: args.record.clone(),
         duration: args.duration,
@@ -67,8 +67,12 @@ fn failure(error: &Error) -> Failure {
     Failure::new(code, error)
 }
 
-pub(super) fn log_to_stderr(level: &str) {
-    let filter = EnvFilter::try_from_env("HAECHI_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+/// `kernel`: what the programs log was asked for, and is shown whatever the level of the agent's own words.
+pub(super) fn log_to_stderr(level: &str, kernel: bool) {
+    let mut filter = EnvFilter::try_from_env("HAECHI_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    if kernel && let Ok(shown) = "haechi::kernel=debug".parse() {
+        filter = filter.add_directive(shown);
+    }
     // A second initialisation in one process changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

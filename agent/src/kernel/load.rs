@@ -16,6 +16,7 @@ use haechi_signatures::demand::Demand;
 use super::filters::{Compiled, STATE, compile};
 use super::log::ToTracing;
 use super::maps::{Filters, take};
+use super::parking::Parking;
 use super::plan::{Choice, choose};
 use super::programs::{Programs, Types};
 use super::ring::Ring;
@@ -132,7 +133,12 @@ impl Kernel {
         facts.resize(haechi_ebpf::fact::MAX_FACTS, u32::MAX);
         let mut object = load_object(&types.aya, &facts, config)?;
         let logger = if config.debug_log { start_logger(&mut object) } else { None };
+        let parking = Parking::of(
+            take(&mut object, "PARKED")?,
+            [ring_map(&object, "CRITICAL")?, ring_map(&object, "BULK")?, ring_map(&object, "FLOWS")?],
+        )?;
         let drain = Drain {
+            parking,
             critical: map_ring(&object, "CRITICAL", config.critical_ring_bytes)?,
             bulk: map_ring(&object, "BULK", config.bulk_ring_bytes)?,
             flows: map_ring(&object, "FLOWS", config.flow_ring_bytes)?,
@@ -363,12 +369,16 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn map_ring(object: &Ebpf, name: &'static str, size: u32) -> Result<Ring, Error> {
+fn ring_map<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a MapData, Error> {
     let map = object.map(name).ok_or(Error::Map { name, reason: "not in the kernel object".into() })?;
-    let aya::maps::Map::RingBuf(data) = map else {
-        return Err(Error::Map { name, reason: "is no ring buffer".into() });
-    };
-    Ring::map(data.fd(), size).map_err(|e| Error::Map { name, reason: e.to_string() })
+    match map {
+        aya::maps::Map::RingBuf(data) => Ok(data),
+        _ => Err(Error::Map { name, reason: "is no ring buffer".into() }),
+    }
+}
+
+fn map_ring(object: &Ebpf, name: &'static str, size: u32) -> Result<Ring, Error> {
+    Ring::map(ring_map(object, name)?.fd(), size).map_err(|e| Error::Map { name, reason: e.to_string() })
 }
 
 fn start_logger(object: &mut Ebpf) -> Option<aya_log::EbpfLogger<ToTracing>> {

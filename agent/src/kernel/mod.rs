@@ -7,6 +7,7 @@ mod flows;
 mod load;
 mod log;
 mod maps;
+mod parking;
 mod plan;
 mod programs;
 mod ring;
@@ -21,7 +22,10 @@ pub use sys::ProgramFacts;
 
 use haechi_ebpf::wire::at;
 
+use std::time::Duration;
+
 use crate::batch::Batch;
+use parking::Parking;
 use ring::Ring;
 
 /// Records taken from one ring in one drain at most, so that a flood cannot keep the collector from releasing what it has.
@@ -32,6 +36,7 @@ pub struct Drain {
     critical: Ring,
     bulk: Ring,
     flows: Ring,
+    parking: Parking,
 }
 
 impl Drain {
@@ -50,6 +55,21 @@ impl Drain {
         }
         batch.sort();
         batch.len() - before
+    }
+}
+
+impl Drain {
+    /// Asks to be woken by the next record. Holds until one came.
+    ///
+    /// A record that is being written at this moment may not have seen that: look at the rings once more, a moment
+    /// later, before waiting.
+    pub fn park(&mut self) {
+        self.parking.set();
+    }
+
+    /// Waits for a record, at most this long. Returns at once where one is there.
+    pub fn wait(&self, longest: Duration) {
+        self.parking.wait(longest);
     }
 }
 

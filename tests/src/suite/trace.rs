@@ -1,11 +1,11 @@
-//! ptrace and memfd_create, in both ABIs.
+//! ptrace and memfd_create, in both ABIs; and what the programs log of what they did.
 
 use anyhow::{Result, ensure};
 use haechi_ebpf::event::{memfd_create, ptrace};
 use serde::Deserialize;
 
 use crate::facts::Task;
-use crate::harness::{Context, Test, Want, fields, who};
+use crate::harness::{Context, Spec, Test, Want, fields, who};
 
 pub(super) const TESTS: &[Test] = &[
     ("ptrace::traceme", |c| traced(c, "traceme", false)),
@@ -20,6 +20,7 @@ pub(super) const TESTS: &[Test] = &[
     ("memfd::sealable", |c| memfd(c, "with space, \"quotes\" and \\", 3, false)),
     ("memfd::longest_name", |c| memfd(c, &"n".repeat(249), 0, false)),
     ("memfd::compat", |c| memfd(c, "secret32", 1, true)),
+    ("memfd::logged", logged),
 ];
 
 #[derive(Deserialize)]
@@ -70,5 +71,18 @@ fn memfd(context: &Context, name: &str, flags: u32, compat: bool) -> Result<()> 
     fields(line, &memfd_create::DEF, &[("uname", Want::Is(name.into())), ("flags", flags.into())])?;
     ensure!(line.ret() == Some(did.number("/fds/0")?), "returned {:?}: {}", line.ret(), line.0);
     ensure!(line.compat() == compat, "compat is {}: {}", line.compat(), line.0);
+    Ok(())
+}
+
+/// The programs say what they sent, where that was asked for, whatever else the agent shows of itself.
+fn logged(context: &Context) -> Result<()> {
+    let said = format!("event {}: ", memfd_create::ID);
+    let spec = |config| Spec::run(&["--events", "memfd_create"]).config(config);
+    for (config, wanted) in [("kernel:\n  debug_log: true\n", true), ("log: debug\n", false)] {
+        let (stopped, did) = context.watch_with(&spec(config), || context.actor(&["memfd", "name=x"]))?;
+        stopped.one("memfd_create", did.me.pid, |_| true)?;
+        let line = stopped.words.iter().find(|w| w.contains(&said) && w.ends_with("result 0"));
+        ensure!(line.is_some() == wanted, "with {config:?} the programs logged {line:?}: {:?}", stopped.words);
+    }
     Ok(())
 }

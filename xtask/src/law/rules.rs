@@ -41,6 +41,7 @@ pub(crate) const LAWS: &[Law] = &[
     Law { name: "nothing is left for later", breaches: leftovers },
     Law { name: "tests wait for conditions", breaches: sleeping_tests },
     Law { name: "one place tells the time", breaches: clocks },
+    Law { name: "kernel programs work apart", breaches: programs },
 ];
 
 fn opening(file: &File<'_>) -> Vec<(usize, String)> {
@@ -156,6 +157,34 @@ fn clocks(file: &File<'_>) -> Vec<(usize, String)> {
     looks.map(|(number, _)| (number, format!("only {} may ask: a replay must be exact", CLOCKS.join(", ")))).collect()
 }
 
+/// A program with typed arguments loads through them in a function of its own; agent-ebpf/src/kernel/apart.rs says why.
+fn programs(file: &File<'_>) -> Vec<(usize, String)> {
+    const TYPED: &[&str] = &["#[btf_tracepoint", "#[fexit", "#[lsm", "link_section"];
+    // Ways to keep to it: by the door, by a function called only for what is watched, by not using the arguments.
+    const APART: &[&str] = &["apart(", "if watched(", "with_current_regs!", "<Probe"];
+    if !file.path.starts_with("agent-ebpf/src/kernel/") {
+        return Vec::new();
+    }
+    // The function right below the attributes that end before line `at`; none for a static.
+    let body = |at: usize| {
+        let begins = file.lines[at..].iter().take(3).position(|l| l.code.trim_start().starts_with("fn "));
+        let lines = file.lines[at..].iter().skip(begins.unwrap_or(usize::MAX)).take(20);
+        lines.scan(false, |over, line| {
+            let past = std::mem::replace(over, line.code == "}" || line.code == "        }");
+            (!past).then_some(line)
+        })
+    };
+    let is_program = |line: &Line| TYPED.iter().any(|mark| line.code.contains(mark));
+    let starts = file.numbered().filter(|(_, line)| is_program(line));
+    let inline = starts.filter(|(number, _)| {
+        let mut body = body(*number).peekable();
+        body.peek().is_some() && !body.any(|line| APART.iter().any(|way| line.code.contains(way)))
+    });
+    inline
+        .map(|(number, _)| (number, "call `apart`: a fault in a main function is an oops on 5.10".to_owned()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +254,12 @@ mod tests {
         ),
         ("one place tells the time", "signatures/src/a.rs", "std::time::SystemTime::now()", &[1]),
         ("one place tells the time", "agent/src/clock.rs", "std::time::SystemTime::now()", &[]),
+        (
+            "kernel programs work apart",
+            "agent-ebpf/src/kernel/a.rs",
+            "#[lsm(hook = \"a\")]\nfn a() {\n    b();\n}\n#[fexit]\nfn c() {\n    apart(b)\n}\n#[kprobe]\nfn d() {}",
+            &[1],
+        ),
         ("nothing is left for later", "agent/src/a.rs", "let a = \"todo!\"; // the method\nlet mktodo = 1;", &[]),
     ];
 
