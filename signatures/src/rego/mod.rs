@@ -98,6 +98,11 @@ impl Rule {
         self.selectors.iter().any(|s| s.wants(event))
     }
 
+    /// Instructions that it may take for one event.
+    pub(crate) fn limit(&mut self, instructions: usize) {
+        self.machines.iter_mut().for_each(|machine| machine.set_max_instructions(instructions));
+    }
+
     /// Looks at an event; `target` says what it is about.
     pub(crate) fn run(
         &mut self,
