@@ -46,7 +46,8 @@ const PAGES: &[Page] = &[
     (
         "configuration.md",
         "Configuration",
-        "The settings in `/etc/haechi/haechi.yaml`, or the file named with `--config`. A key that is not known is an error.",
+        "The settings in `/etc/haechi/haechi.yaml`, or the file named with `--config`. A key that is not known is an error. \
+         SIGHUP reads the section `rules` again; the others are read at the start.",
         configuration,
     ),
 ];

@@ -6,6 +6,7 @@
 //! this task: signals, changes of rules, loss counters, the kernel's filters
 //! ```
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use haechi_ebpf::event::{EVENTS, Ring, by_id};
 use haechi_ebpf::loss::Loss;
 use haechi_signatures::demand::Demand;
-use haechi_signatures::engine::{ReloadReport, Running, Watch};
+use haechi_signatures::engine::{self, ReloadReport, Running, Watch};
 use haechi_signatures::sources::{Bounds, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -25,7 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::collector::{self, Collector};
 use crate::config::Config;
-use crate::core::{self, Core, Input, Start};
+use crate::core::{self, Core, Input, Rules, Start};
 use crate::hash::Hasher;
 use crate::inbox::Inbox;
 use crate::kernel::{self, Kernel};
@@ -62,6 +63,18 @@ pub struct Run {
     pub table: Option<sinks::table::Spec>,
     /// Colour for a terminal.
     pub colour: bool,
+    /// Reads the settings of the rules again, at SIGHUP.
+    pub reread: Option<Reread>,
+}
+
+/// Reads the settings of the rules as they are now, or says in words why they cannot be had.
+#[derive(Clone)]
+pub struct Reread(pub Arc<dyn Fn() -> Result<engine::Config, String>>);
+
+impl fmt::Debug for Reread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reread")
+    }
 }
 
 /// Why the agent could not start or go on.
@@ -248,7 +261,14 @@ struct Steering {
 }
 
 impl Steering {
-    async fn until_end(&mut self, run: &Run, signals: &mut Signals, watch: &Watch, changed: &Notify, closed: &Notify) {
+    async fn until_end(
+        &mut self,
+        run: &Run,
+        signals: &mut Signals,
+        watch: &Watch,
+        changed: &Arc<Notify>,
+        closed: &Notify,
+    ) {
         let Signals { terminate, interrupt, hangup } = signals;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -274,7 +294,10 @@ impl Steering {
                     warn!("nobody reads the output any more: ending");
                     return;
                 }
-                _ = hangup.recv() => self.reload(true).await,
+                _ = hangup.recv() => {
+                    self.settings(run, changed);
+                    self.reload(true).await;
+                }
                 () = changed.notified() => self.reload(false).await,
                 () = telling.gap.notified() => {
                     // Soon, not at once: while the kernel is busy losing, there is a hint with every batch.
@@ -343,6 +366,21 @@ impl Steering {
         self.running = running;
     }
 
+    /// Takes in the settings of the rules as they are now; the rules themselves follow.
+    fn settings(&mut self, run: &Run, changed: &Arc<Notify>) {
+        let Some(Reread(reread)) = &run.reread else { return };
+        let rules = match reread() {
+            Ok(rules) => rules,
+            Err(words) => return error!("the settings of the rules stay as they were: {words}"),
+        };
+        if rules.dirs != self.start.options.rules.dirs
+            && let Err(error) = watch::start(&rules.dirs, changed.clone())
+        {
+            warn!(%error, "rules are not watched: changes need SIGHUP");
+        }
+        self.start.options.rules = rules;
+    }
+
     /// Loads the rules anew. The kernel sends what the new ones need before the old ones go, and stops sending what only
     /// the old ones needed after: no rule misses anything, and hooks that both need are not touched.
     async fn reload(&mut self, asked: bool) {
@@ -360,7 +398,8 @@ impl Steering {
             return error!(%error, "the rules are not loaded anew: the kernel refuses their filters");
         }
         while self.worker.reloads.try_recv().is_ok() {}
-        if self.inbox.push(Input::Reload(sources)).is_err() {
+        let rules = Rules { config: self.start.options.rules.clone(), sources };
+        if self.inbox.push(Input::Reload(Box::new(rules))).is_err() {
             return error!("the rules are not loaded anew: the agent is overloaded");
         }
         let Ok(Some(Reloaded { report, demands })) = timeout(RELOAD, self.worker.reloads.recv()).await else {

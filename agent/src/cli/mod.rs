@@ -62,7 +62,7 @@ enum Command {
 }
 
 /// Where settings come from.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct Settings {
     /// Configuration file [default: /etc/haechi/haechi.yaml, if it is there].
     #[arg(short, long, value_name = "FILE")]

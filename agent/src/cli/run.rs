@@ -2,13 +2,14 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use super::{FAILED, Failure, KERNEL, OrFail, OutputFormat, Settings, WRONG, colour, stdout_only};
 use crate::config::Config;
-use crate::pipeline::{self, Error, Run, Summary};
+use crate::pipeline::{self, Error, Reread, Run, Summary};
 
 /// What `run` takes.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         config.sinks = stdout_only(format);
     }
     log_to_stderr(&config.log, config.debug_log);
+    let settings = args.settings.clone();
+    let reread = move || settings.load().map(|config| config.rules).map_err(|failure| failure.words);
     let run = Run {
         record: args.record.clone(),
         duration: args.duration,
@@ -45,6 +48,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         metrics_file: args.metrics_file.clone(),
         table: None,
         colour: colour(),
+        reread: Some(Reread(Arc::new(reread))),
     };
     start(&config, &run)
 }

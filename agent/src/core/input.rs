@@ -61,12 +61,21 @@ pub enum Input {
     Lost(Vec<Lost>),
     /// The answer to a question.
     Answer(Answer),
-    /// Other rules from now on.
-    Reload(Sources),
+    /// Other rules from now on, or other settings of theirs.
+    Reload(Box<Rules>),
     /// It is this many nanoseconds since boot, and all records from before have been handed over.
     Tick(u64),
     /// There will be nothing more.
     End,
+}
+
+/// Rules and their settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Settings.
+    pub config: engine::Config,
+    /// Rules besides the built-in ones.
+    pub sources: Sources,
 }
 
 /// An executable file as the kernel knows it; a change makes it another.

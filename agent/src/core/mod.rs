@@ -30,7 +30,7 @@ use crate::tree::{self, Tree};
 
 pub use held::MAX_HELD;
 use held::{Held, Wait};
-pub use input::{Answer, Exe, Input, Options, Question, Start};
+pub use input::{Answer, Exe, Input, Options, Question, Rules, Start};
 pub use output::{Counts, Output};
 use sequence::Sequences;
 
@@ -133,8 +133,10 @@ impl Core {
                     held.answer(answer, |finding| out.push(Output::Finding(finding)));
                 }
             }
-            Input::Reload(sources) => {
-                let report = self.engine.reload(sources);
+            Input::Reload(rules) => {
+                let refused = self.engine.set_config(&rules.config).err();
+                let mut report = self.engine.reload(&rules.sources);
+                report.warnings.extend(refused.map(|e| format!("the settings of the rules stay as they were: {e}")));
                 out.push(Output::Reloaded(Box::new(report)));
             }
             Input::Tick(now) => self.tick(*now, out),

@@ -188,12 +188,37 @@ fn a_reload_changes_rules_and_demands_and_keeps_what_is_known() {
     let mut records = life("/bin/cat");
     step(&mut core, &Input::Batch(batch(records.drain(..))));
     let before = core.demands().len();
-    let out = step(&mut core, &Input::Reload(Sources(vec![rule("late", "/late")])));
+    let out = step(&mut core, &reload(Sources(vec![rule("late", "/late")]), |_| {}));
     let Some(Output::Reloaded(report)) = out.first() else { panic!("{out:?}") };
     assert_eq!((report.added.clone(), report.errors.len()), (vec!["late".to_owned()], 0));
     assert!(core.demands().len() > before);
     let out = step(&mut core, &Input::Batch(batch([opened(9000, READER, "/late")])));
     assert_eq!(findings(&out)[0].process.exe, "/bin/cat");
+}
+
+fn reload(sources: Sources, change: impl FnOnce(&mut Config)) -> Input {
+    Input::Reload(Box::new(Rules { config: start(change).options.rules, sources }))
+}
+
+#[test]
+fn a_reload_changes_settings_too() {
+    let mut core = core(|c| c.rules.window_seconds = 0);
+    let read = |time| Input::Batch(batch([opened(time, READER, "/etc/shadow")]));
+    step(&mut core, &Input::Batch(batch(life("/tmp/odd"))));
+    assert_eq!(findings(&step(&mut core, &read(4000))).len(), 1);
+    let exception = |c: &mut Config| {
+        c.rules.window_seconds = 0;
+        c.rules.rules.entry("sensitive_credential_read".into()).or_default().allow = vec!["/tmp/odd".into()];
+    };
+    let out = step(&mut core, &reload(Sources::default(), exception));
+    let Some(Output::Reloaded(report)) = out.first() else { panic!("{out:?}") };
+    assert_eq!((report.unchanged.len(), report.warnings.len()), (5, 0), "{report:?}");
+    assert!(findings(&step(&mut core, &read(5000))).is_empty(), "an exception now");
+    step(&mut core, &reload(Sources::default(), |c| c.rules.disabled = vec!["sensitive_credential_read".into()]));
+    assert!(core.demands().iter().all(|d| d.event != haechi_ebpf::event::security_file_open::ID));
+    step(&mut core, &reload(Sources::default(), |_| {}));
+    assert_eq!(findings(&step(&mut core, &read(6000))).len(), 1, "as it was");
+    assert!(findings(&step(&mut core, &read(6001))).is_empty(), "and repeats are held back again");
 }
 
 #[test]

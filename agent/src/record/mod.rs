@@ -1,7 +1,7 @@
 //! The file format of recordings: every input of the core, in order.
 //!
 //! ```text
-//! file:   "HAECHI\x01\n"  u64 table hash  frame...
+//! file:   "HAECHI\x02\n"  u64 table hash  frame...
 //! frame:  u8 kind  u32 length of payload  u32 CRC-32 of kind and payload  payload
 //! ```
 //!
@@ -19,7 +19,7 @@ pub use writer::Recorder;
 #[cfg(doc)]
 use crate::core::Start;
 
-const MAGIC: &[u8; 8] = b"HAECHI\x01\n";
+const MAGIC: &[u8; 8] = b"HAECHI\x02\n";
 /// No frame is longer: a longer one is a broken length.
 const MAX_FRAME: u32 = 1 << 30;
 

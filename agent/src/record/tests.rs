@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use haechi_signatures::sources::Sources;
 
 use super::*;
-use crate::core::{Answer, Core, Exe, Input, Output};
+use crate::core::{Answer, Core, Exe, Input, Output, Rules};
 use crate::loss::Lost;
 use crate::render::{Context, Item, json};
 use crate::replay;
@@ -36,7 +36,7 @@ fn inputs() -> Vec<Input> {
         Input::Batch(batch([executed(1000, who, 1, "/tmp/odd"), opened(2000, who, "/etc/shadow")])),
         Input::Lost(vec![Lost { event: 16, cause: 1, count: 3 }]),
         Input::Answer(Answer { exe: Exe { dev: 8, inode: 77, ctime: 99 }, sha256: Some("ab".into()) }),
-        Input::Reload(Sources(vec![rule("late", "/late")])),
+        Input::Reload(Box::new(Rules { sources: Sources(vec![rule("late", "/late")]), ..Rules::default() })),
         Input::Batch(batch([opened(3000, who, "/late"), vec![1, 2, 3]])),
         Input::Tick(70_000_000_000),
         Input::End,

@@ -109,8 +109,8 @@ fn encode(input: &Input, payload: &mut Vec<u8>) -> io::Result<u8> {
             serde_json::to_writer(payload, answer)?;
             kind::ANSWER
         }
-        Input::Reload(sources) => {
-            serde_json::to_writer(payload, sources)?;
+        Input::Reload(rules) => {
+            serde_json::to_writer(payload, rules)?;
             kind::RELOAD
         }
         Input::Tick(now) => {

@@ -99,11 +99,17 @@ impl Config {
     /// # Errors
     /// The settings contradict themselves.
     pub fn build(&self, host: Host, sources: &Sources) -> Result<(Engine, ReloadReport), ConfigError> {
-        if let Some((name, _)) = self.rules.iter().find(|(_, r)| r.all().iter().any(Exception::is_empty)) {
-            return Err(ConfigError::EmptyException(name.clone()));
-        }
+        self.check()?;
         let mut engine = Engine::new(self.clone(), host);
         let report = engine.reload(sources);
         Ok((engine, report))
+    }
+
+    /// Whether the settings can be meant.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        match self.rules.iter().find(|(_, r)| r.all().iter().any(Exception::is_empty)) {
+            Some((name, _)) => Err(ConfigError::EmptyException(name.clone())),
+            None => Ok(()),
+        }
     }
 }

@@ -58,6 +58,11 @@ impl Dedup {
         Self { length, capacity, open: BTreeMap::new(), ends: BTreeMap::new(), serial: 0, weight: 0, evicted: 0 }
     }
 
+    /// Other limits from now on. Windows that are open end when they would have.
+    pub(super) fn resize(&mut self, length: u64, capacity: usize) {
+        (self.length, self.capacity) = (length, capacity);
+    }
+
     /// Counts a finding at `time`; `build` makes it, from a record of `bytes`, when a summary will need it. Summaries of
     /// windows that end go to `out`.
     pub(super) fn hit(

@@ -75,6 +75,17 @@ impl Engine {
         self.clock = Some(clock);
     }
 
+    /// Takes other settings in; they hold from the next reload on, which should follow at once.
+    ///
+    /// # Errors
+    /// They contradict themselves; those that were stay.
+    pub fn set_config(&mut self, config: &Config) -> Result<(), ConfigError> {
+        config.check()?;
+        self.dedup.resize(config.window_seconds.saturating_mul(SECOND), config.window_entries);
+        self.config.clone_from(config);
+        Ok(())
+    }
+
     /// Shows `event` to the rules; what they find is added to `out`.
     pub fn judge(&mut self, event: &Event<'_>, out: &mut Vec<Finding>) {
         let Some(interest) = self.index.get(usize::from(event.view.event())) else { return };

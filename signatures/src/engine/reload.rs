@@ -62,6 +62,9 @@ impl Engine {
         }
         self.slots = now.into_iter().filter(|s| !self.config.disabled.iter().any(|d| **d == *s.name)).collect();
         for slot in &mut self.slots {
+            if let Kind::Rego(rule, _) = &mut slot.kind {
+                rule.limit(self.config.limits.instructions);
+            }
             slot.exceptions = self.config.rules.get(&*slot.name).map(|r| r.all()).unwrap_or_default();
             let list = match (names.contains(&slot.name), kept.contains(&(slot.name.clone(), slot.builtin))) {
                 (false, _) => &mut report.added,

@@ -6,6 +6,7 @@ use regorus::Value;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::rvm::{Program, RegoVM};
 
+use super::bounds;
 use super::error::{LoadError, Problem};
 use super::select::SELECTED;
 use super::{MATCH, METADOC};
@@ -58,6 +59,7 @@ pub(super) fn compile(source: &Source, helpers: &[&Source], instructions: usize)
     let fact = |rule: &'static str| {
         let value = machine(program(rule)?, instructions).execute();
         let value = value.map_err(|e| e.to_string());
+        let value = value.and_then(|v| if bounds::fits(&v) { Ok(v) } else { Err("it is too large".to_owned()) });
         let value = value.and_then(|v| if v == Value::Undefined { Err("it is undefined".to_owned()) } else { Ok(v) });
         value.map_err(|why| fail(line_of(text, rule), Problem::Value { rule, why }))
     };
@@ -66,9 +68,13 @@ pub(super) fn compile(source: &Source, helpers: &[&Source], instructions: usize)
 
 /// A machine with a program in it.
 pub(super) fn machine(program: Arc<Program>, instructions: usize) -> RegoVM {
+    let mut program = Program::clone(&program);
+    let names = program.builtin_info_table.iter().map(|b| b.name.as_str());
+    let functions = names.zip(&program.resolved_builtins).map(|(name, function)| bounds::gated(name, *function));
+    program.resolved_builtins = functions.collect();
     let mut vm = RegoVM::new();
     vm.set_max_instructions(instructions);
-    vm.load_program(program);
+    vm.load_program(Arc::new(program));
     vm
 }
 

@@ -83,6 +83,9 @@ pub enum RunError {
     /// It ran too long.
     #[error("it took more than {0} instructions for one event")]
     Instructions(usize),
+    /// It makes too much of what it is shown.
+    #[error("it makes a value of more than {0} bytes of one event")]
+    Memory(u64),
     /// Two bodies gave different values.
     #[error("two bodies of `tracee_match` gave different objects for one event")]
     Conflict,

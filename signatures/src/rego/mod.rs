@@ -4,8 +4,9 @@
 //! One thing is ours: `"haechi_paths": {"leaves": [..], "prefixes": [..], "suffixes": [..]}` among the properties names the
 //! only paths the signature looks at. What is elsewhere never leaves the kernel for its sake.
 //!
-//! They run in the Rego machine with a limit of instructions, and with no clock, network or chance.
+//! They run in the Rego machine with a limit of instructions and of what a value may become, and with no clock, network or chance.
 
+mod bounds;
 mod check;
 mod compile;
 mod error;
@@ -98,6 +99,11 @@ impl Rule {
         self.selectors.iter().any(|s| s.wants(event))
     }
 
+    /// Instructions that it may take for one event.
+    pub(crate) fn limit(&mut self, instructions: usize) {
+        self.machines.iter_mut().for_each(|machine| machine.set_max_instructions(instructions));
+    }
+
     /// Looks at an event; `target` says what it is about.
     pub(crate) fn run(
         &mut self,
@@ -110,8 +116,12 @@ impl Rule {
             machine.set_input(input.clone());
             let value = machine.execute().map_err(|e| match e {
                 VmError::InstructionLimitExceeded { limit, .. } => RunError::Instructions(limit),
+                VmError::MemoryLimitExceeded { limit, .. } => RunError::Memory(limit),
                 other => RunError::Machine(other.to_string()),
             })?;
+            if !bounds::fits(&value) {
+                return Err(RunError::Memory(bounds::LARGEST));
+            }
             // Anything but `true` and an object is no match, as it always was.
             if !matches!(value, Value::Bool(true) | Value::Object(_)) {
                 continue;

@@ -115,3 +115,34 @@ fn bodies_that_disagree_are_an_error_and_not_a_silence() {
         }]
     );
 }
+
+#[test]
+fn a_rule_cannot_take_all_memory() {
+    let double = |call: &str| {
+        let steps: Vec<String> =
+            (0..40).map(|i| format!("x{} := {}", i + 1, call.replace('X', &format!("x{i}")))).collect();
+        format!("tracee_match = {{\"x\": x40}} {{ x0 := input.processName\n{} }}", steps.join("\n"))
+    };
+    for body in [
+        double("concat(\"\", [X, X])"),
+        double("replace(\"aa\", \"a\", X)"),
+        double("sprintf(\"%s%s\", [X, X])"),
+        double("json.marshal([X, X])"),
+        double("array.concat([X], [X])"),
+        double("[X, X]"),
+        "tracee_match { sprintf(\"%999999999d\", [1]) == \"\" }".to_owned(),
+        "tracee_match { not contains(replace(concat(\"\", [x | x := input.args[_].value[_]]), \"a\", \
+         concat(\"\", [x | x := input.args[_].value[_]])), \"b\") }"
+            .to_owned(),
+    ] {
+        let (mut engine, report) =
+            engine(&Config::default(), &[("a.rego", &rego("large", "sched_process_exec", &body))]);
+        assert!(report.errors.is_empty(), "{report:?}");
+        let record = record("sched_process_exec", 7).named("argv", &json!(["a".repeat(8000)])).expect("arguments");
+        let found = judge(&mut engine, &World::default(), &record.finish());
+        assert!(found.iter().all(|f| f.about.name != "large"), "{body}");
+        let (notices, _) = engine.take_notices();
+        let [Notice::Failed { error, .. }] = notices.as_slice() else { panic!("{body}: {notices:?}") };
+        assert_eq!(error, "it makes a value of more than 1048576 bytes of one event", "{body}");
+    }
+}

@@ -10,6 +10,7 @@ pub(super) const TESTS: &[Test] = &[
     ("reload::under_load", under_load),
     ("reload::a_removed_rule_is_silent", removed),
     ("reload::a_broken_file_changes_nothing", broken),
+    ("reload::settings_of_rules_at_sighup", settings),
 ];
 
 /// A rule in Rego that fires when `path` is opened.
@@ -102,5 +103,36 @@ fn broken(context: &Context) -> Result<()> {
     let did = context.actor(&["open", "how=openat", &format!("path={path}")])?;
     agent.wait_for("the good rule's finding", |l| of(l, "still_good", did.me.pid))?;
     agent.stop()?;
+    Ok(())
+}
+
+/// A new exception needs no restart; a configuration that is broken meanwhile changes nothing.
+fn settings(context: &Context) -> Result<()> {
+    const RULE: &str = "sensitive_credential_read";
+    let config = context.config("log: info\n")?;
+    let command = ["run", "--output", "json", "--config", &config].map(str::to_owned).to_vec();
+    let agent = context.agent(&Spec { command: Some(command), ..Spec::default() })?;
+    let before = context.actor(&["open", "how=openat", "path=/etc/shadow"])?;
+    agent.wait_for("a finding", |l| of(l, RULE, before.me.pid))?;
+    let attached = agent.held()?;
+
+    let exe = context.actor.display();
+    std::fs::write(&config, format!("rules:\n  allow:\n    {RULE}: [{exe}]\n"))?;
+    agent.signal(libc::SIGHUP)?;
+    agent.wait_for_words("rules were loaded anew")?;
+    let mut allowed = Vec::new();
+    for broken in [false, true] {
+        if broken {
+            std::fs::write(&config, "rules:\n  alow: {}\n")?;
+            agent.signal(libc::SIGHUP)?;
+            agent.wait_for_words("unknown key `rules.alow`")?;
+        }
+        allowed.push(context.actor(&["open", "how=openat", "path=/etc/shadow"])?.me.pid);
+        let control = context.actor(&["ptrace", "what=poketext"])?;
+        agent.wait_for("another rule's finding", |l| of(l, "ptrace_code_injection", control.me.pid))?;
+    }
+    ensure!(agent.held()? == attached, "programs or links changed");
+    let stopped = agent.stop()?;
+    ensure!(allowed.iter().all(|pid| stopped.by(RULE, *pid).is_empty()), "the exception does not hold");
     Ok(())
 }
