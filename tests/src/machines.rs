@@ -42,6 +42,9 @@ const WITH_FEXIT: &[(&str, &str)] = &[
     ("memfd_create", "fexit-syscall"),
     ("syscall", "raw-syscall"),
     ("existing_process", "iterator"),
+    ("net_flow", "tracepoint"),
+    ("net_tcp_connect", "tracepoint"),
+    ("net_tcp_accept", "fexit"),
 ];
 
 /// Lockdown refuses trampolines, and kprobes are not built in.
@@ -58,6 +61,9 @@ const LOCKED_DOWN: &[(&str, &str)] = &[
     ("memfd_create", "raw-syscall"),
     ("syscall", "raw-syscall"),
     ("existing_process", "iterator"),
+    ("net_flow", "tracepoint"),
+    ("net_tcp_connect", "tracepoint"),
+    ("net_tcp_accept", "raw-syscall"),
 ];
 
 /// All machines.

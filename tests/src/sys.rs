@@ -89,14 +89,23 @@ pub fn call<const N: usize>(nr: c_long, args: [Arg<'_>; N]) -> io::Result<i64> {
 /// # Errors
 /// When a clock is missing.
 pub fn booted() -> io::Result<i64> {
-    let read = |clock: i32| -> io::Result<i64> {
-        let mut time = [0; 16];
-        let out: &mut [u8] = &mut time;
-        call(libc::SYS_clock_gettime, [clock.into(), out.into()])?;
-        let word = |at: usize| time[at..].first_chunk().map_or(0, |b| i64::from_ne_bytes(*b));
-        Ok(word(0) * 1_000_000_000 + word(8))
-    };
-    Ok(read(libc::CLOCK_REALTIME)? - read(libc::CLOCK_BOOTTIME)?)
+    Ok(clock(libc::CLOCK_REALTIME)? - since_boot()?)
+}
+
+/// Nanoseconds since the machine was booted.
+///
+/// # Errors
+/// When the clock is missing.
+pub fn since_boot() -> io::Result<i64> {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+fn clock(clock: i32) -> io::Result<i64> {
+    let mut time = [0; 16];
+    let out: &mut [u8] = &mut time;
+    call(libc::SYS_clock_gettime, [clock.into(), out.into()])?;
+    let word = |at: usize| time[at..].first_chunk().map_or(0, |b| i64::from_ne_bytes(*b));
+    Ok(word(0) * 1_000_000_000 + word(8))
 }
 
 /// Memory below 4 GiB, where 32-bit system calls can point.

@@ -239,7 +239,11 @@ fn own<M: Mem>(known: &mut Known, task: Ptr) {
 
 #[inline(always)]
 fn established<S: Store>(tp: Ptr, old: u32) {
-    let Some(known) = S::known(tp, true) else { return };
+    let Some(known) = S::known(tp, true) else {
+        // Who accepts it is told by its number all the same.
+        S::number(tp);
+        return;
+    };
     let time = now();
     if known.role == role::OUTGOING {
         // In steps of 64 ns, up to 4.5 minutes; never 0, which is "not established".

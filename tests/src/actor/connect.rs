@@ -1,12 +1,13 @@
 //! Connects a socket of each family, by each call that can, on any descriptor.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::Args;
+use super::socket::sockaddr;
 use crate::sys::{Low, Uring, call, call32};
 
 /// Whoever listens; dropped when the actor is done.
@@ -84,25 +85,6 @@ fn target(args: &Args, to: &str, kind: i32) -> Result<(i32, Listener, Vec<u8>, S
     let keep = kind == libc::SOCK_STREAM && !args.flag("refused");
     let (family, address) = sockaddr(at);
     Ok((family, if keep { Listener::Tcp(listener) } else { Listener::Nobody }, address, at.to_string()))
-}
-
-fn sockaddr(at: SocketAddr) -> (i32, Vec<u8>) {
-    let mut out = Vec::new();
-    let family = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    out.extend_from_slice(&(family as u16).to_le_bytes());
-    out.extend_from_slice(&at.port().to_be_bytes());
-    match at {
-        SocketAddr::V4(v4) => out.extend_from_slice(&v4.ip().octets()),
-        SocketAddr::V6(v6) => {
-            out.extend_from_slice(&v6.flowinfo().to_be_bytes());
-            out.extend_from_slice(&v6.ip().octets());
-            out.extend_from_slice(&v6.scope_id().to_le_bytes());
-        }
-    }
-    if at.is_ipv4() {
-        out.resize(16, 0);
-    }
-    (family, out)
 }
 
 /// Numbers in `arch/x86/entry/syscalls/syscall_32.tbl`; 3 is SYS_CONNECT of `socketcall`.

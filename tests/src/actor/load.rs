@@ -69,7 +69,7 @@ pub(super) fn wait(_: &Args) -> Result<Value> {
     Ok(json!({ "waited": true }))
 }
 
-fn until_eof() {
+pub(super) fn until_eof() {
     // Whatever ends the input ends the wait.
     let _input_ended = std::io::stdin().read_to_end(&mut Vec::new());
 }

@@ -11,6 +11,9 @@ mod life;
 mod load;
 mod memory;
 mod open;
+mod socket;
+mod tcp;
+mod tcp_load;
 mod trace;
 
 pub use args::Args;
@@ -45,6 +48,10 @@ pub const VERBS: &[(&str, Verb)] = &[
     ("opens", load::opens),
     ("churn", load::churn),
     ("wait", load::wait),
+    ("tcp", tcp::tcp),
+    ("serve", tcp::serve),
+    ("tcp-server", tcp_load::server),
+    ("tcp-client", tcp_load::client),
 ];
 
 /// Runs the verb named first.

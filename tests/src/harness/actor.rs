@@ -1,6 +1,6 @@
 //! Runs an actor and reads what it says it did.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Context;
-use super::guard::Process;
+use super::guard::{Netns, Process};
 use crate::facts::Task;
 
 /// A line of an actor.
@@ -71,12 +71,26 @@ impl Context {
     /// When it cannot be started.
     pub fn busy_actor(&self, args: &[&str]) -> Result<Said> {
         let mut command = Command::new(&self.actor);
-        let mut child = command.args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let process = Process::new(child.id());
-        let lines = BufReader::new(child.stdout.take().context("no standard output")?);
-        let stdin = child.stdin.take();
-        Ok(Said { child, process, lines: Box::new(lines), stdin })
+        busy(command.args(args))
     }
+
+    /// The same in a network namespace.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn busy_actor_in(&self, netns: &Netns, args: &[&str]) -> Result<Said> {
+        // It becomes the actor: same process.
+        let mut command = Command::new("/usr/bin/nsenter");
+        busy(command.arg(format!("--net={}", netns.path().display())).arg(&self.actor).args(args))
+    }
+}
+
+fn busy(command: &mut Command) -> Result<Said> {
+    let mut child = command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let process = Process::new(child.id());
+    let lines = BufReader::new(child.stdout.take().context("no standard output")?);
+    let stdin = child.stdin.take();
+    Ok(Said { child, process, lines: Box::new(lines), stdin })
 }
 
 fn said(command: &mut Command) -> Result<Vec<Did>> {
@@ -110,6 +124,36 @@ impl Said {
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
         serde_json::from_str(&line).with_context(|| format!("an actor said {line:?}"))
+    }
+
+    /// Says a line to it.
+    ///
+    /// # Errors
+    /// When it does not listen any more.
+    pub fn tell(&mut self, words: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("its input has ended")?;
+        writeln!(stdin, "{words}").with_context(|| words.to_owned())?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Says a line to it; what it answers.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask(&mut self, words: &str) -> Result<Did> {
+        self.tell(words)?;
+        self.hear().with_context(|| words.to_owned())
+    }
+
+    /// Ends it by a signal, as a crash does.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.process.gone();
+        Ok(())
     }
 
     /// Ends its input; its last line.

@@ -258,6 +258,12 @@ impl Agent {
         found.with_context(|| format!("{what} did not come: {}", self.diagnosis()))
     }
 
+    /// The newest line so far that `wanted` takes.
+    #[must_use]
+    pub fn newest(&self, wanted: impl Fn(&Line) -> bool) -> Option<Line> {
+        self.shared.lock().lines.iter().rev().find(|l| wanted(l)).cloned()
+    }
+
     /// Waits for words on standard error.
     ///
     /// # Errors

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::facts;
 use crate::sys::call;
@@ -17,6 +18,7 @@ enum Made {
     Mount(PathBuf),
     Directory(PathBuf),
     Cgroup(PathBuf),
+    Netns(String),
 }
 
 static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
@@ -38,6 +40,7 @@ fn undo(thing: &Made) {
             .and_then(|p| call(libc::SYS_umount2, [p.as_c_str().into(), libc::MNT_DETACH.into()]).map(drop)),
         Made::Directory(path) => fs::remove_dir_all(path),
         Made::Cgroup(path) => fs::remove_dir(path),
+        Made::Netns(name) => ip(&format!("netns del {name}")).map_err(std::io::Error::other),
     };
     if let Err(e) = undone {
         // A process that ended by itself, a cgroup that a test removed.
@@ -164,5 +167,83 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         undo(&Made::Cgroup(self.path.clone()));
+    }
+}
+
+/// Runs `ip` with these words, for namespaces of ours.
+///
+/// # Errors
+/// What it says.
+pub fn ip(words: &str) -> Result<()> {
+    let out = Command::new("ip").args(words.split_whitespace()).output().context("ip")?;
+    ensure!(out.status.success(), "ip {words}: {}", String::from_utf8_lossy(&out.stderr).trim());
+    Ok(())
+}
+
+/// A network namespace of ours. Its links and sockets go with it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes one with its loopback up.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("haechi-e2e-{}-{name}-{number}", std::process::id());
+        ip(&format!("netns add {name}"))?;
+        add(Made::Netns(name.clone()));
+        let made = Self { name };
+        made.ip("link set lo up")?;
+        Ok(made)
+    }
+
+    /// What `ip netns` calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that stands for it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// The number that the kernel gives it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(facts::File::at(self.path())?.inode)
+    }
+
+    /// Runs `ip` in it.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn ip(&self, words: &str) -> Result<()> {
+        ip(&format!("-n {} {words}", self.name))
+    }
+
+    /// Runs a program in it; what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, words: &str) -> Result<String> {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let out = Command::new("nsenter").arg(format!("--net={}", self.path().display())).args(&words).output()?;
+        ensure!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        Ok(String::from_utf8(out.stdout)?)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        undo(&Made::Netns(self.name.clone()));
     }
 }

@@ -14,7 +14,7 @@ pub use actor::{Did, Said};
 pub use agent::{Agent, Out, Spec, Stopped};
 pub use bpf::Bpf;
 pub use expect::{Want, fields, who};
-pub use guard::{Cgroup, Scratch, sweep};
+pub use guard::{Cgroup, Netns, Scratch, ip, sweep};
 pub use line::Line;
 pub use runner::{Options, Skip, main, wait_until};
 pub use shared::Shared;

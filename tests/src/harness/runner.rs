@@ -51,6 +51,7 @@ const KERNEL: &[&str] = &[
     "path::",
     "evade::",
     "connect::",
+    "flow::",
     "ptrace::",
     "memfd::",
     "exec::",

@@ -9,6 +9,13 @@ mod container;
 mod evade;
 mod exec;
 mod fault;
+mod flow;
+mod flow_end;
+mod flow_help;
+mod flow_load;
+mod flow_net;
+mod flow_old;
+mod flow_owner;
 mod life;
 mod open;
 mod path;
@@ -38,6 +45,12 @@ pub fn all() -> impl Iterator<Item = Test> {
         scope::TESTS,
         rules::TESTS,
         account::TESTS,
+        flow::TESTS,
+        flow_end::TESTS,
+        flow_owner::TESTS,
+        flow_old::TESTS,
+        flow_net::TESTS,
+        flow_load::TESTS,
         reload::TESTS,
         replay::TESTS,
         fault::TESTS,
