@@ -1,6 +1,8 @@
 //! The agent being measured, started as users start it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
@@ -34,8 +36,10 @@ pub(super) enum Lines {
 
 /// Arguments of the agent: settings of `run` and `check` alike, with a configuration of our own.
 pub(super) fn settings(bench: &Bench, yaml: &str, args: &[&str]) -> Result<Vec<String>> {
-    let name = if yaml.is_empty() { "plain.yaml" } else { "config.yaml" };
-    let config = bench.place.file(name, format!("log: warn\n{yaml}"))?;
+    // One file for each content: a row may compare several.
+    let mut hash = DefaultHasher::new();
+    yaml.hash(&mut hash);
+    let config = bench.place.file(&format!("config-{:x}.yaml", hash.finish()), format!("log: warn\n{yaml}"))?;
     Ok(["--config", &config].iter().chain(args).map(|a| (*a).to_owned()).collect())
 }
 
@@ -49,7 +53,12 @@ impl Agent {
 
     /// Starts it.
     pub(super) fn spawn(bench: &Bench, settings: &[String], lines: Lines) -> Result<Self> {
-        let mut run = command(&bench.haechi);
+        Self::spawn_by(&bench.haechi, settings, lines)
+    }
+
+    /// Starts it through a program that becomes it.
+    pub(super) fn spawn_by(program: &Path, settings: &[String], lines: Lines) -> Result<Self> {
+        let mut run = command(program);
         run.args(["run", "--output", "json"]).args(settings).stdin(Stdio::null()).stderr(Stdio::piped());
         run.stdout(if lines == Lines::Read { Stdio::piped() } else { Stdio::null() });
         let mut child = Child::start(&mut run)?;

@@ -35,6 +35,8 @@ pub(super) struct Round {
     pub(super) floor: Pair,
     /// Under the agent.
     pub(super) agent: Pair,
+    /// Under the agent with other settings, where the row asks for that.
+    pub(super) other: Option<Pair>,
 }
 
 /// All rounds.
@@ -54,6 +56,17 @@ pub(super) type Sample<'a> = dyn FnMut(Option<&Agent>) -> Result<f64> + 'a;
 
 /// Compares `rounds` times. `pids` are the processes of the load.
 pub(super) fn run(bench: &Bench, settings: &[String], pids: &[u32], sample: &mut Sample<'_>) -> Result<Outcome> {
+    run_beside(bench, settings, None, pids, sample)
+}
+
+/// The same, and the agent with `other` settings too.
+pub(super) fn run_beside(
+    bench: &Bench,
+    settings: &[String],
+    other: Option<&[String]>,
+    pids: &[u32],
+    sample: &mut Sample<'_>,
+) -> Result<Outcome> {
     let hooks = programs(bench, settings)?;
     let (mut rounds, mut losses, mut attached) = (Vec::new(), Vec::new(), 0);
     let mut judge = Judge { bench, pids: pids.to_vec(), sample };
@@ -65,18 +78,22 @@ pub(super) fn run(bench: &Bench, settings: &[String], pids: &[u32], sample: &mut
             attached = floor.len();
             judge.sample(None, floor.len())
         })?;
-        let agent = judge.pair(|judge| {
-            let agent = Agent::start(bench, settings, Lines::Dropped)?;
-            let sample = judge.sample(Some(&agent), attached)?;
-            let said = agent.stop()?;
-            if !said.ends_with("lost: none") {
-                losses.push(said);
-            }
-            Ok(sample)
-        })?;
-        rounds.push(Round { floor, agent });
+        let mut under = |settings: &[String]| {
+            judge.pair(|judge| {
+                let agent = Agent::start(bench, settings, Lines::Dropped)?;
+                let sample = judge.sample(Some(&agent), attached)?;
+                let said = agent.stop()?;
+                if !said.ends_with("lost: none") {
+                    losses.push(said);
+                }
+                Ok(sample)
+            })
+        };
+        let agent = under(settings)?;
+        let other = other.map(&mut under).transpose()?;
+        rounds.push(Round { floor, agent, other });
     }
-    let clean = |r: &Round| r.agent.clean && r.floor.clean;
+    let clean = |r: &Round| r.agent.clean && r.floor.clean && r.other.is_none_or(|o| o.clean);
     let count = rounds.iter().filter(|r| clean(r)).count();
     let mut noisy = String::new();
     if count >= CLEAN.min(bench.rounds) {

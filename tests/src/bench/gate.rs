@@ -14,28 +14,31 @@ const QUIET: f64 = 0.12;
 const LOOK: Duration = Duration::from_millis(150);
 /// Seconds in a tick of /proc.
 const TICK: f64 = 0.01;
-/// Longest wait for one sample, and for all of a row.
+/// Longest wait for one sample, for all of a row, and for that where nobody believes the numbers.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BUDGET: Duration = Duration::from_secs(240);
+const QUICK_BUDGET: Duration = Duration::from_secs(5);
 
 /// The gate, with what is left of its patience.
 pub(super) struct Gate {
     /// Tracing programs that are always there.
     resting: usize,
     budget: Cell<Duration>,
+    full: Duration,
 }
 
 impl Gate {
     /// Sees what the machine looks like at rest.
-    pub(super) fn new() -> Self {
-        let gate = Self { resting: 0, budget: Cell::new(PATIENCE) };
+    pub(super) fn new(quick: bool) -> Self {
+        let full = if quick { QUICK_BUDGET } else { BUDGET };
+        let gate = Self { resting: 0, budget: Cell::new(full.min(PATIENCE)), full };
         gate.wait();
-        Self { resting: tracing_links().unwrap_or(0), budget: Cell::new(BUDGET) }
+        Self { resting: tracing_links().unwrap_or(0), budget: Cell::new(full), full }
     }
 
     /// A new row begins.
     pub(super) fn refill(&self) {
-        self.budget.set(BUDGET);
+        self.budget.set(self.full);
     }
 
     /// Whether none but `ours` trace.
@@ -125,8 +128,14 @@ fn ours(pids: &[u32]) -> f64 {
 
 /// Seconds that the threads of a process have run, to the nanosecond; 0 when it is gone.
 pub(super) fn cpu_seconds(pid: u32) -> f64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let ran = threads.filter_map(|t| fs::read_to_string(t.path().join("schedstat")).ok());
+    cpu_seconds_of(pid, |_| true)
+}
+
+/// The same of the threads that are chosen by name.
+pub(super) fn cpu_seconds_of(pid: u32, chosen: impl Fn(&str) -> bool) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|t| t.path());
+    let threads = threads.filter(|t| chosen(fs::read_to_string(t.join("comm")).unwrap_or_default().trim()));
+    let ran = threads.filter_map(|t| fs::read_to_string(t.join("schedstat")).ok());
     ran.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
 }
 

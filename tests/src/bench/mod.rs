@@ -12,6 +12,7 @@ mod cost;
 mod decode;
 mod facts;
 mod floor;
+mod flows;
 mod gate;
 mod guest;
 mod idle;
@@ -42,6 +43,7 @@ use report::{Better, Measured, Row};
 
 /// What a row is called, what it must reach, and how it is had.
 struct Def {
+    group: &'static str,
     id: &'static str,
     unit: &'static str,
     goal: f64,
@@ -49,13 +51,28 @@ struct Def {
     run: fn(&Bench) -> Result<Measured>,
 }
 
+impl Def {
+    /// Whether it is meant by the name of a row or of a group.
+    fn named(&self, name: &str) -> bool {
+        self.id == name || self.group == name
+    }
+}
+
 const fn lower(id: &'static str, unit: &'static str, goal: f64, run: fn(&Bench) -> Result<Measured>) -> Def {
-    Def { id, unit, goal, better: Better::Lower, run }
+    Def { group: EVENTS, id, unit, goal, better: Better::Lower, run }
 }
 
 const fn higher(id: &'static str, unit: &'static str, goal: f64, run: fn(&Bench) -> Result<Measured>) -> Def {
-    Def { id, unit, goal, better: Better::Higher, run }
+    Def { group: EVENTS, id, unit, goal, better: Better::Higher, run }
 }
+
+const fn of_flows(def: Def) -> Def {
+    Def { group: FLOWS, ..def }
+}
+
+/// Groups of rows: what happens, and who talks to whom.
+const EVENTS: &str = "events";
+const FLOWS: &str = "flows";
 
 const ROWS: &[Def] = &[
     lower("syscall-unwatched", "ns over the floor", 6.0, cost::unwatched),
@@ -69,6 +86,15 @@ const ROWS: &[Def] = &[
     lower("idle-cpu", "% of a core", 0.3, idle::cpu),
     lower("rss-idle", "MB", 50.0, idle::memory),
     lower("start", "s", 1.0, start::start),
+    of_flows(lower("tcp-bulk", "runs besides polls", 20.0, flows::bulk)),
+    of_flows(higher("tcp-throughput", "x flows off", 0.99, flows::throughput)),
+    of_flows(higher("tcp-pingpong", "x flows off", 0.99, flows::pingpong)),
+    of_flows(higher("tcp-connect", "x bare", 0.97, flows::web_connect)),
+    of_flows(lower("per-connection", "ns over bare", 500.0, flows::connection)),
+    of_flows(lower("poll", "ns a socket", 1000.0, flows::poll)),
+    of_flows(lower("poll-100k", "ns a socket", 1500.0, flows::poll_many)),
+    of_flows(lower("flow-memory", "bytes a socket", 400.0, flows::kernel_memory)),
+    of_flows(lower("rss-flows", "MB", 100.0, flows::resident)),
 ];
 
 /// What every row works with.
@@ -92,7 +118,7 @@ impl Bench {
             xtask: options.xtask.clone(),
             place: Place::make()?,
             btf: Btf::parse(&types)?,
-            gate: Gate::new(),
+            gate: Gate::new(options.quick),
             guest: OnceCell::new(),
             rounds: options.rounds,
             quick: options.quick,
@@ -120,13 +146,13 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
 fn rows(options: &Options) -> Result<ExitCode> {
     for id in &options.only {
         let names = || ROWS.iter().map(|d| d.id).collect::<Vec<_>>().join(", ");
-        ensure!(ROWS.iter().any(|d| d.id == id), "no row `{id}`; there are {}", names());
+        ensure!(ROWS.iter().any(|d| d.named(id)), "no row `{id}`; there are {EVENTS}, {FLOWS}; {}", names());
     }
     let bench = Bench::open(options)?;
     eprintln!("{}", facts::machine());
     let mut failed = false;
     let mut rows = Vec::new();
-    for def in ROWS.iter().filter(|d| options.only.is_empty() || options.only.iter().any(|id| id == d.id)) {
+    for def in ROWS.iter().filter(|d| options.only.is_empty() || options.only.iter().any(|id| d.named(id))) {
         eprintln!("haechi-bench: {} ..", def.id);
         bench.gate.refill();
         let row = match (def.run)(&bench) {

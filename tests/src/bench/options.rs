@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str =
-    "haechi-bench [--only ROW[,ROW]] [--rounds N] [--quick] [--json] [--list] [--haechi FILE] [--xtask FILE]";
+const USAGE: &str = "haechi-bench [GROUP|ROW..] [--only ROW[,ROW]] [--rounds N] [--quick] [--json] [--list] [--haechi FILE] [--xtask FILE]";
 
 /// What is asked for.
 pub(super) enum Mode {
@@ -25,7 +24,7 @@ pub(super) struct Options {
     pub(super) haechi: PathBuf,
     /// Who can start virtual machines.
     pub(super) xtask: Option<PathBuf>,
-    /// Rows; all when empty.
+    /// Rows and groups of rows; all when empty.
     pub(super) only: Vec<String>,
     /// Rounds of each comparison.
     pub(super) rounds: usize,
@@ -61,6 +60,7 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--json" => options.json = true,
                 "--list" => return Ok(Mode::List),
+                word if !word.starts_with('-') => options.only.push(arg),
                 _ => bail!("{arg} is not known; {USAGE}"),
             }
         }
@@ -86,7 +86,8 @@ mod tests {
         assert!(options.json && !options.quick && options.rounds == 7);
         assert!(matches!(parse("--load open --json"), Ok(Mode::Load(words)) if words == ["open", "--json"]));
         assert!(matches!(parse("--guest --quick"), Ok(Mode::Guest(options)) if options.rounds == 3));
-        for wrong in ["--only", "--rounds many", "web"] {
+        assert!(matches!(parse("flows start"), Ok(Mode::Rows(options)) if options.only == ["flows", "start"]));
+        for wrong in ["--only", "--rounds many", "--web"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

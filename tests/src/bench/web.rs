@@ -2,7 +2,7 @@
 //! what the agent itself uses counts as much as what its programs cost.
 
 use std::fmt::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ use super::stats::median;
 const CONNECTIONS: u32 = 16;
 
 pub(super) fn web(bench: &Bench) -> Result<Measured> {
-    let server = Server::start(bench)?;
+    let server = Server::start(bench, None)?;
     let seconds = if bench.quick { 1 } else { 4 };
     let settings = settings(bench, "", &[])?;
     let mut share = Vec::new();
-    let outcome = contest::run(bench, &settings, &[server.nginx.pid()], &mut |agent| {
+    let outcome = contest::run(bench, &settings, &[server.pid()], &mut |agent| {
         let before = agent.map(super::agent::Agent::cpu);
-        let rate = server.requests(seconds)?;
+        let rate = server.requests(seconds, &[])?;
         if let (Some(agent), Some(before)) = (agent, before) {
             share.push((agent.cpu() - before) / f64::from(seconds));
         }
@@ -52,13 +52,16 @@ pub(super) fn web(bench: &Bench) -> Result<Measured> {
 }
 
 /// nginx with one worker on the last processor.
-struct Server {
+pub(super) struct Server {
     nginx: Child,
     url: String,
+    /// Whose network it is in; ours if nobody's.
+    network: Option<u32>,
 }
 
 impl Server {
-    fn start(bench: &Bench) -> Result<Self> {
+    /// Starts it, in the network of a process.
+    pub(super) fn start(bench: &Bench, network: Option<u32>) -> Result<Self> {
         for program in ["nginx", "wrk"] {
             let found = silent(Command::new(program).arg("-v")).status();
             found.with_context(|| format!("{program} is missing: apt-get install nginx-light wrk"))?;
@@ -75,25 +78,49 @@ impl Server {
         }
         writeln!(text, "server {{ listen 127.0.0.1:{port}; root {dir}/www; }} }}")?;
         let config = bench.place.file("nginx.conf", text)?;
-        let mut nginx = pinned(last_cpu(), "nginx");
+        let mut nginx = inside(network, last_cpu(), "nginx");
         nginx.args(["-c", &config, "-p"]).arg(bench.place.path());
-        let server = Self { nginx: Child::start(silent(&mut nginx))?, url: format!("http://127.0.0.1:{port}/file") };
+        let pid_file = bench.place.path().join("nginx.pid");
+        // One of another row may have left its own.
+        let _ = std::fs::remove_file(&pid_file);
+        let nginx = Child::start(silent(&mut nginx))?;
         let end = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        // It is written when the sockets listen.
+        while !pid_file.exists() {
             ensure!(Instant::now() < end, "nginx does not listen");
             pause(Duration::from_millis(10));
         }
-        Ok(server)
+        Ok(Self { nginx, url: format!("http://127.0.0.1:{port}/file"), network })
     }
 
-    /// Requests a second over so many seconds.
-    fn requests(&self, seconds: u32) -> Result<f64> {
-        let mut wrk = pinned(0, "wrk");
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.nginx.pid()
+    }
+
+    /// Requests a second over so many seconds, each with these headers.
+    pub(super) fn requests(&self, seconds: u32, headers: &[&str]) -> Result<f64> {
+        let mut wrk = inside(self.network, 0, "wrk");
         wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
+        for header in headers {
+            wrk.args(["--header", header]);
+        }
         let out = wrk.args(["--duration", &format!("{seconds}s"), &self.url]).output()?;
         let text = String::from_utf8_lossy(&out.stdout);
         ensure!(out.status.success() && !text.contains("Non-2xx"), "wrk: {text}");
         let rate = text.lines().find_map(|l| l.strip_prefix("Requests/sec:")?.trim().parse().ok());
         rate.with_context(|| format!("wrk: {text}"))
+    }
+}
+
+/// A command in the network of a process, kept to one processor.
+fn inside(network: Option<u32>, cpu: usize, program: &str) -> Command {
+    match network {
+        None => pinned(cpu, program),
+        Some(pid) => {
+            let mut words = pinned(cpu, "nsenter");
+            words.arg(format!("--net=/proc/{pid}/ns/net")).args(["--", program]);
+            words
+        }
     }
 }
