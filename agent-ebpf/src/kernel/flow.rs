@@ -37,6 +37,9 @@ const CREATE: u64 = 1;
 /// `BPF_RB_AVAIL_DATA`, the same file.
 const AVAILABLE: u64 = 0;
 
+/// `PF_KTHREAD` of include/linux/sched.h.
+const PF_KTHREAD: u32 = 0x20_0000;
+
 /// What a socket is to us; kept in `Known`.
 mod role {
     /// Nothing: closed, or not yet established.
@@ -224,7 +227,14 @@ fn begin<S: Store>(tp: Ptr, role: u32) {
         known.uid = bpf_get_current_uid_gid() as u32;
         known.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     }
-    with_current!(|task: M| own::<M>(known, task));
+    with_current!(|task: M| {
+        own::<M>(known, task);
+        // Further paths of an MPTCP connection are opened by the kernel itself: whose it is, the connection says.
+        if field::<M, u32>(task, fact::TASK_FLAGS) & PF_KTHREAD != 0 && mptcp_group::<Btf>(tp) != 0 {
+            known.tgid = 0;
+            known.owner_start = 0;
+        }
+    });
     S::number(tp);
     if role == role::LISTENER {
         S::listens(tp, known);

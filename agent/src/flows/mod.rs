@@ -2,7 +2,8 @@
 //! knows no clock and no sink.
 //!
 //! The kernel tells totals, so a record that was lost is made good by the next one. A connection that somebody accepts
-//! belongs to who listens until the record of the accept comes; records after that are amended.
+//! belongs to who listens until the record of the accept comes; records after that are amended. Further paths of an MPTCP
+//! connection are opened and taken by the kernel itself: they belong to who owns the connection.
 
 mod top;
 
@@ -17,6 +18,8 @@ pub use top::{OTHER, Row, Top};
 
 /// Connections known at a time, if nothing else is said.
 pub const LIMIT: usize = 262_144;
+/// MPTCP connections whose owner is known.
+const GROUPS: usize = 16_384;
 /// Connections that ended and whose accept may still come.
 const ENDED: usize = 16_384;
 
@@ -130,6 +133,7 @@ pub struct Flows {
     by_age: VecDeque<(u64, u64)>,
     ages: u64,
     ended: VecDeque<u64>,
+    groups: HashMap<u64, Owner>,
     limit: usize,
     counts: Counts,
     top: Top,
@@ -144,6 +148,7 @@ impl Flows {
             by_age: VecDeque::new(),
             ages: 0,
             ended: VecDeque::new(),
+            groups: HashMap::new(),
             limit: limit.max(1),
             counts: Counts::default(),
             top: Top::new(names),
@@ -168,9 +173,14 @@ impl Flows {
     #[must_use]
     pub fn amend(&self, view: &View<'_>) -> Option<Vec<u8>> {
         let cookie = view.number(net_flow::field::cookie)?;
-        let owner = self.live.get(&cookie)?.accepted?;
-        let inherited = view.number(net_flow::field::marks).unwrap_or_default() & u64::from(mark::INHERITED) != 0;
-        (inherited || Owner::of(view) != owner).then(|| owner.put(view))
+        let accepted = self.live.get(&cookie).and_then(|flow| flow.accepted);
+        let group = || self.groups.get(&view.number(net_flow::field::group)?).copied();
+        let owner = match accepted {
+            Some(owner) => owner,
+            None if unowned(view) => group()?,
+            None => return None,
+        };
+        (unowned(view) || Owner::of(view) != owner).then(|| owner.put(view))
     }
 
     /// Takes in the record of a connection whose program goes by `name`.
@@ -185,6 +195,14 @@ impl Flows {
         let before = if fresh { Totals::default() } else { flow.totals };
         (flow.start, flow.totals) = (start, totals);
         self.top.add(name, totals.since(before));
+        if let Some(group) = view.number(f::group)
+            && !unowned(view)
+        {
+            if self.groups.len() >= GROUPS {
+                self.groups.clear();
+            }
+            self.groups.insert(group, Owner::of(view));
+        }
         if fresh {
             count(&mut self.counts.seen, number(f::direction));
         }
@@ -230,6 +248,11 @@ impl Flows {
             }
         }
     }
+}
+
+/// Whether a record names nobody, or only who listens.
+fn unowned(view: &View<'_>) -> bool {
+    view.process().0 == 0 || view.number(net_flow::field::marks).unwrap_or_default() & u64::from(mark::INHERITED) != 0
 }
 
 fn count<const N: usize>(by: &mut [u64; N], index: u64) {

@@ -38,6 +38,30 @@ fn who_accepts_owns_the_connection_from_then_on() {
 }
 
 #[test]
+fn a_further_path_belongs_to_who_owns_the_connection() {
+    use net_flow::field as f;
+    let path = |pid, cookie, marks: u32| {
+        Builder::new(&net_flow::DEF)
+            .process(pid, 70, 1)
+            .number(f::cookie, cookie)
+            .number(f::start_time, 5)
+            .number(f::phase, (Phase::Progress as u32).into())
+            .number(f::group, 99)
+            .number(f::marks, marks.into())
+            .finish()
+    };
+    let mut flows = Flows::new(8, 4);
+    let (first, opened, taken) = (path(7, 1, mark::MPTCP), path(0, 2, mark::MPTCP), path(3, 3, mark::INHERITED));
+    assert_eq!(flows.amend(&view(&opened)), None, "nobody is known yet");
+    flows.see(&view(&first), "x");
+    for further in [opened, taken] {
+        let amended = flows.amend(&view(&further)).expect("amended");
+        assert_eq!(view(&amended).process(), (7, 70));
+    }
+    assert_eq!(flows.amend(&view(&first)), None);
+}
+
+#[test]
 fn totals_are_added_once_whatever_was_told_before() {
     let mut flows = Flows::new(8, 4);
     for (phase, tx) in [(Phase::Progress, 10), (Phase::Progress, 10), (Phase::Progress, 25), (Phase::End, 40)] {

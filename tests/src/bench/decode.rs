@@ -6,7 +6,7 @@ use std::hint::black_box;
 use anyhow::{Context as _, Result, ensure};
 use haechi_agent::batch::Batch;
 use haechi_agent::kernel::{Config, Drain, Kernel};
-use haechi_ebpf::event::{FieldType, by_id, security_file_open};
+use haechi_ebpf::event::{by_id, security_file_open};
 use haechi_ebpf::wire::{Value, View, at};
 use haechi_signatures::demand::{Demand, Paths};
 
