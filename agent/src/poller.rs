@@ -52,8 +52,8 @@ impl Polling {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(poller: Option<Poller>, interval: Duration) -> io::Result<Self> {
-        let state = State { poller: poller.map(Arc::new), ..State::default() };
+    pub fn start(poller: Option<Arc<Poller>>, interval: Duration) -> io::Result<Self> {
+        let state = State { poller, ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let mine = shared.clone();
         let thread = thread::Builder::new().name("haechi-poll".into()).spawn(move || run(&mine, interval))?;
@@ -61,8 +61,8 @@ impl Polling {
     }
 
     /// From now on `poller` is asked.
-    pub fn replace(&self, poller: Option<Poller>) {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).poller = poller.map(Arc::new);
+    pub fn replace(&self, poller: Option<Arc<Poller>>) {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).poller = poller;
     }
 
     /// What it cost so far.

@@ -78,6 +78,8 @@ pub struct Demand {
     pub comms: Choice<String>,
     /// Which cgroups, by v2 id.
     pub cgroups: Choice<u64>,
+    /// Only where it does not make every system call of the machine slower; such events are had without it.
+    pub if_cheap: bool,
 }
 
 impl Demand {

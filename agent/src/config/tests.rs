@@ -41,11 +41,13 @@ rules:
 kernel:
   critical_ring_bytes: 65_536
   bulk_ring_bytes: 131072
+  flow_ring_bytes: 262144
   env: []
   without: [lsm, kprobe]
   debug_log: true
+flows: {enabled: false, poll_seconds: 3, metric_names: 4}
 enrich: {executable_hash: false, decoded_data: false}
-limits: {processes: 100, queue_bytes: 100_000, sink_queue: 3, rule_instructions: 1000, rule_milliseconds: 4, rule_failures: 5, rule_aside_seconds: 6}
+limits: {processes: 100, connections: 200, queue_bytes: 100_000, sink_queue: 3, rule_instructions: 1000, rule_milliseconds: 4, rule_failures: 5, rule_aside_seconds: 6}
 "#;
     let config = parse(text).expect("all is well");
     let default = Config::default();

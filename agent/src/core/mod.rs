@@ -94,7 +94,9 @@ impl Core {
     #[must_use]
     pub fn demands(&self) -> Vec<Demand> {
         let rules = self.engine.demands().into_iter().map(|d| self.selection.narrow(d));
-        let flows = [net_flow::ID, net_tcp_accept::ID].map(Demand::of).into_iter().filter(|_| self.watch_flows);
+        // Who accepted a connection is worth a hook, but not a slower machine: without, it belongs to who listens.
+        let accepts = Demand { if_cheap: true, ..Demand::of(net_tcp_accept::ID) };
+        let flows = [Demand::of(net_flow::ID), accepts].into_iter().filter(|_| self.watch_flows);
         self.selection.demands().into_iter().chain(rules).chain(flows).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::Program;
@@ -110,6 +111,7 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, u64>,
     choices: Vec<Choice>,
     drain: Option<Drain>,
+    poller: Option<Arc<Poller>>,
     without: Vec<Step>,
     /// Misses of programs that were detached since.
     missed_before: Vec<u64>,
@@ -147,6 +149,7 @@ impl Kernel {
             filters: Filters::take(&mut object)?,
             counters: take(&mut object, "COUNTERS")?,
             drain: Some(drain),
+            poller: None,
             programs: Programs::new(types, facts),
             object,
             choices: Vec::new(),
@@ -173,7 +176,8 @@ impl Kernel {
     /// Names of the programs that are attached.
     #[must_use]
     pub fn attached(&self) -> Vec<&'static str> {
-        self.programs.attached().collect()
+        // What runs once and is done hangs nowhere.
+        self.programs.attached().filter(|p| !flows::ADOPT.contains(p)).collect()
     }
 
     /// Changes what is wanted. Hooks that are newly needed are attached first, then all filters change at one instant,
@@ -184,10 +188,17 @@ impl Kernel {
     pub fn set_demands(&mut self, demands: &[Demand]) -> Result<(), Error> {
         let mut events: BTreeSet<EventId> = STATE.into_iter().collect();
         events.extend(demands.iter().map(|d| d.event).filter(|id| !plans(*id).is_empty()));
-        let choices: Vec<Choice> = events
-            .into_iter()
-            .map(|id| choose(id, &self.without, |p| self.programs.attach(&mut self.object, p)))
-            .collect();
+        let dear = |id: &EventId| STATE.contains(id) || demands.iter().any(|d| d.event == *id && !d.if_cheap);
+        let (first, then): (Vec<_>, Vec<_>) = events.into_iter().partition(dear);
+        let mut choices: Vec<Choice> = Vec::new();
+        for (events, cheap) in [(first, false), (then, true)] {
+            // What is there anyway costs no more.
+            let cheap = cheap && !choices.iter().any(|c| c.step_kind == Some(Step::RawSyscall));
+            for id in events {
+                choices.push(choose(id, &self.without, cheap, |p| self.programs.attach(&mut self.object, p)));
+            }
+        }
+        choices.sort_by_key(|c| c.id);
         let step = |id| choices.iter().find(|c| c.id == id).and_then(|c| c.step_kind);
         self.filters.apply(compile(demands, step))?;
         let needed: BTreeSet<_> = choices.iter().flat_map(|c| &c.programs).copied().collect();
@@ -197,6 +208,9 @@ impl Kernel {
                 self.missed_before[event as usize] += self.facts_of(program).map_or(0, |f| f.misses);
             }
             self.programs.detach(&mut self.object, program);
+            if flows::POLL.iter().any(|p| p.0 == program) {
+                self.poller = None;
+            }
         }
         self.choices = choices;
         self.programs.rest();
@@ -244,14 +258,17 @@ impl Kernel {
         flows::exhaust(file).map(drop).map_err(|e| Error::Seed(e.to_string()))
     }
 
-    /// Who can look at all sockets at any time; `None` where flows are not watched.
-    #[must_use]
-    pub fn poller(&self) -> Option<Poller> {
+    /// Who can look at all sockets at any time, as long as the same programs are attached; `None` where flows are not
+    /// watched.
+    pub fn poller(&mut self) -> Option<Arc<Poller>> {
         let attached: Vec<_> = self.programs.attached().collect();
         let (program, map) = flows::POLL.into_iter().find(|p| attached.contains(&p.0))?;
-        Poller::of(&self.object, program, map)
-            .map_err(|error| tracing::warn!(%error, "connections cannot be polled"))
-            .ok()
+        if self.poller.is_none() {
+            let poller = Poller::of(&self.object, program, map);
+            self.poller =
+                poller.map_err(|error| tracing::warn!(%error, "connections cannot be polled")).ok().map(Arc::new);
+        }
+        self.poller.clone()
     }
 
     /// The reading end of the rings. Can be taken once; it may live in another thread.

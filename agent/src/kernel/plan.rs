@@ -40,14 +40,25 @@ pub struct Refused {
     pub remedy: &'static str,
 }
 
-/// Takes the first way to produce `event` whose programs all attach. `attach` tries one program.
+/// Takes the first way to produce `event` whose programs all attach. `attach` tries one program. `cheap`: not by what
+/// makes every system call slower.
 pub(super) fn choose(
     event: EventId,
     without: &[Step],
+    cheap: bool,
     mut attach: impl FnMut(&'static str) -> Result<(), Refusal>,
 ) -> Choice {
     let mut refused = Vec::new();
     for plan in plans(event) {
+        if cheap && plan.step == Step::RawSyscall {
+            refused.push(Refused {
+                step: plan.step.name(),
+                program: plan.programs.first().copied().unwrap_or(""),
+                reason: "makes every system call slower, and nothing else here needs it".into(),
+                remedy: "ask for the event by its name",
+            });
+            continue;
+        }
         if without.contains(&plan.step) {
             refused.push(Refused {
                 step: plan.step.name(),
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn takes_the_first_way_that_works_and_says_why_not_a_better_one() {
-        let choice = choose(security_file_open::ID, &[Step::Lsm], |program| match program {
+        let choice = choose(security_file_open::ID, &[Step::Lsm], false, |program| match program {
             "file_open_fexit" => refuse("EPERM"),
             "io_uring_submit" => refuse("no tracepoint"),
             "file_open_kprobe" => refuse("no kprobes"),
@@ -129,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_event_that_cannot_be_had_is_said_so() {
-        let choice = choose(security_file_open::ID, &[], |_| refuse("EPERM"));
+        let choice = choose(security_file_open::ID, &[], false, |_| refuse("EPERM"));
         assert_eq!((choice.step, choice.refused.len()), (None, 4));
     }
 }

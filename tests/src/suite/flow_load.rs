@@ -81,7 +81,16 @@ fn equation(stopped: &Stopped, done: &Done) -> Result<u64> {
         let each = (did.number("/tx")? as u64 / n, did.number("/rx")? as u64 / n);
         let got = ends.len() as u64;
         ensure!(sum("tx_bytes") == got * each.0 && sum("rx_bytes") == got * each.1, "bytes of {got} connections");
-        ensure!(got <= n && got + lost >= n, "{} made {n}, {got} came, {lost} were lost", did.me.pid);
+        let all = |f: &dyn Fn(&Line) -> bool| stopped.lines.iter().filter(|l| l.name() == FLOW && f(l)).count();
+        ensure!(
+            got <= n && got + lost >= n,
+            "{} made {n}, {got} came, {lost} were lost; failed {}, of nobody {}, in all {}: {:?}",
+            did.me.pid,
+            all(&|l| l.data("phase") == Phase::Failed as u32),
+            all(&|l| l.pid() == 0),
+            all(&|_| true),
+            stopped.words
+        );
         made += n;
         came += got;
     }
