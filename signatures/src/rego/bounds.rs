@@ -13,8 +13,11 @@ const DEEPEST: usize = 64;
 /// Digits of a width in a format.
 const WIDTH_DIGITS: usize = 4;
 
+/// What a function would make of these arguments, at most.
+type Estimate = fn(&[Value]) -> u64;
+
 /// Functions that make more than they are given, and how much at most.
-const GROWING: [(&str, fn(&[Value]) -> u64); 14] = [
+const GROWING: [(&str, Estimate); 14] = [
     ("concat", joined),
     ("replace", replaced),
     ("regex.replace", replaced),

@@ -57,7 +57,7 @@ pub(super) fn compile(source: &Source, helpers: &[&Source], instructions: usize)
         }
     };
     let fact = |rule: &'static str| {
-        let value = machine(program(rule)?, instructions).execute();
+        let value = machine(&*program(rule)?, instructions).execute();
         let value = value.map_err(|e| e.to_string());
         let value = value.and_then(|v| if bounds::fits(&v) { Ok(v) } else { Err("it is too large".to_owned()) });
         let value = value.and_then(|v| if v == Value::Undefined { Err("it is undefined".to_owned()) } else { Ok(v) });
@@ -67,8 +67,8 @@ pub(super) fn compile(source: &Source, helpers: &[&Source], instructions: usize)
 }
 
 /// A machine with a program in it.
-pub(super) fn machine(program: Arc<Program>, instructions: usize) -> RegoVM {
-    let mut program = Program::clone(&program);
+pub(super) fn machine(program: &Program, instructions: usize) -> RegoVM {
+    let mut program = program.clone();
     let names = program.builtin_info_table.iter().map(|b| b.name.as_str());
     let functions = names.zip(&program.resolved_builtins).map(|(name, function)| bounds::gated(name, *function));
     program.resolved_builtins = functions.collect();

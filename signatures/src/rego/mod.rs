@@ -71,7 +71,7 @@ impl Rule {
             demands: select::demands(&selectors, &meta.paths),
             selectors,
             reads: reads.fold(needs::Reads::of(&source.text), needs::Reads::and),
-            machines: compiled.matchers.into_iter().map(|p| compile::machine(p, instructions)).collect(),
+            machines: compiled.matchers.iter().map(|p| compile::machine(p, instructions)).collect(),
             unknown,
         })
     }
