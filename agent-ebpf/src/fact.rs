@@ -91,6 +91,7 @@ facts! {
     UPID_NS = Offset "upid.ns";
     UPID_SIZE = Size "upid";
     FILES_FDT = Offset "files_struct.fdt";
+    FILES_FIRST = Offset "files_struct.fd_array";
     FDT_FD = Offset "fdtable.fd";
     FDT_MAX = Offset "fdtable.max_fds";
     FILE_DENTRY = Offset "file.f_path.dentry|file.__f_path.dentry";
@@ -106,10 +107,12 @@ facts! {
     DENTRY_INODE = Offset "dentry.d_inode";
     DENTRY_NAME = Offset "dentry.d_name.name|dentry.__d_name.name";
     DENTRY_NAME_LEN = Offset "dentry.d_name.len|dentry.__d_name.len";
+    DENTRY_INLINE_NAME = Offset "dentry.d_iname|dentry.d_shortname";
     VFSMOUNT_ROOT = Offset "vfsmount.mnt_root";
     MOUNT_MNT = Offset "mount.mnt";
     MOUNT_PARENT = Offset "mount.mnt_parent";
     MOUNT_POINT = Offset "mount.mnt_mountpoint";
+    MOUNT_ROOT = Offset "mount.mnt.mnt_root";
     INODE_MODE = Offset "inode.i_mode";
     INODE_INO = Offset "inode.i_ino";
     INODE_SB = Offset "inode.i_sb";

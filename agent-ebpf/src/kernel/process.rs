@@ -116,8 +116,13 @@ const I_CTIME_QUERIED: u32 = 1 << 31;
 /// Change time of an inode, nanoseconds since the epoch.
 #[inline(always)]
 pub fn ctime<M: Mem>(inode: Ptr) -> u64 {
-    let nsec = field::<M, u32>(inode, fact::INODE_CTIME_NSEC) & !I_CTIME_QUERIED;
-    field::<M, u64>(inode, fact::INODE_CTIME_SEC).wrapping_mul(1_000_000_000).wrapping_add(nsec.into())
+    moment(field::<M, u64>(inode, fact::INODE_CTIME_SEC), field::<M, u32>(inode, fact::INODE_CTIME_NSEC))
+}
+
+/// The same of its two parts.
+#[inline(always)]
+pub fn moment(seconds: u64, nanoseconds: u32) -> u64 {
+    seconds.wrapping_mul(1_000_000_000).wrapping_add((nanoseconds & !I_CTIME_QUERIED).into())
 }
 
 /// What standard input is.
