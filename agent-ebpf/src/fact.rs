@@ -104,10 +104,12 @@ facts! {
     PATH_DENTRY = Offset "path.dentry";
     PATH_MNT = Offset "path.mnt";
     DENTRY_PARENT = Offset "dentry.d_parent";
+    DENTRY_SB = Offset "dentry.d_sb";
     DENTRY_INODE = Offset "dentry.d_inode";
     DENTRY_NAME = Offset "dentry.d_name.name|dentry.__d_name.name";
     DENTRY_NAME_LEN = Offset "dentry.d_name.len|dentry.__d_name.len";
     DENTRY_INLINE_NAME = Offset "dentry.d_iname|dentry.d_shortname";
+    VFSMOUNT_SB = Offset "vfsmount.mnt_sb";
     VFSMOUNT_ROOT = Offset "vfsmount.mnt_root";
     MOUNT_MNT = Offset "mount.mnt";
     MOUNT_PARENT = Offset "mount.mnt_parent";
