@@ -91,6 +91,7 @@ facts! {
     UPID_NS = Offset "upid.ns";
     UPID_SIZE = Size "upid";
     FILES_FDT = Offset "files_struct.fdt";
+    FILES_FIRST = Offset "files_struct.fd_array";
     FDT_FD = Offset "fdtable.fd";
     FDT_MAX = Offset "fdtable.max_fds";
     FILE_DENTRY = Offset "file.f_path.dentry|file.__f_path.dentry";
@@ -103,13 +104,17 @@ facts! {
     PATH_DENTRY = Offset "path.dentry";
     PATH_MNT = Offset "path.mnt";
     DENTRY_PARENT = Offset "dentry.d_parent";
+    DENTRY_SB = Offset "dentry.d_sb";
     DENTRY_INODE = Offset "dentry.d_inode";
     DENTRY_NAME = Offset "dentry.d_name.name|dentry.__d_name.name";
     DENTRY_NAME_LEN = Offset "dentry.d_name.len|dentry.__d_name.len";
+    DENTRY_INLINE_NAME = Offset "dentry.d_iname|dentry.d_shortname";
+    VFSMOUNT_SB = Offset "vfsmount.mnt_sb";
     VFSMOUNT_ROOT = Offset "vfsmount.mnt_root";
     MOUNT_MNT = Offset "mount.mnt";
     MOUNT_PARENT = Offset "mount.mnt_parent";
     MOUNT_POINT = Offset "mount.mnt_mountpoint";
+    MOUNT_ROOT = Offset "mount.mnt.mnt_root";
     INODE_MODE = Offset "inode.i_mode";
     INODE_INO = Offset "inode.i_ino";
     INODE_SB = Offset "inode.i_sb";

@@ -46,6 +46,8 @@ pub mod word {
     pub const HAS: usize = 5;
     /// Lengths of the leaf names, a bit each: a name of another length needs no look-up.
     pub const LEAF_LENGTHS: usize = 6;
+    /// First bytes of the leaf names, a bit each by their low six bits: the same for a name that begins otherwise.
+    pub const LEAF_FIRSTS: usize = 7;
     /// Words in the entry.
     pub const COUNT: usize = 8;
 }

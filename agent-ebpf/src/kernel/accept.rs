@@ -8,7 +8,7 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::HEADER;
 
 use crate::apart::apart;
-use crate::file::by_descriptor;
+use crate::descriptor::by_descriptor;
 use crate::gate;
 use crate::mem::{Probe, Ptr, pointer};
 use crate::record::Record;

@@ -1,6 +1,7 @@
 //! Files being opened: one event, four kinds of hook.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{fexit, kprobe, lsm};
@@ -12,11 +13,12 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
 use crate::apart::apart;
+use crate::descriptor::{self, by_descriptor};
 use crate::gate::{self, Gate};
-use crate::mem::{Btf, Mem, Probe, Ptr, field, inside, pointer, with_current};
+use crate::mem::{Btf, Mem, Piece, Probe, Ptr, field, inside, pointer, pointers, with_current};
 use crate::path::{self, Walked};
-use crate::process::ctime;
-use crate::record::{Record, Scratch};
+use crate::process::moment;
+use crate::record::{KEYS, Record, Scratch};
 use crate::regs::{Call, argument_at, current_call};
 use crate::task::head;
 
@@ -79,6 +81,12 @@ fn opened<M: Mem>(file: Ptr, step: Step, ret: Option<i64>) {
     }
 }
 
+/// Bytes of `struct file` and `struct inode` that hold all members of interest on every kernel so far.
+const FILE: usize = 96;
+const INODE: usize = 144;
+
+type File<M> = Piece<M, FILE>;
+
 /// How an open was seen.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -93,12 +101,14 @@ struct Seen {
 /// Reports `file` if its path is wanted. The cheap test comes first: the name, then the whole path.
 #[inline(always)]
 fn report<M: Mem>(gate: Gate, file: Ptr, seen: Seen) {
-    let dentry = pointer::<M>(file, fact::FILE_DENTRY);
-    let mnt = pointer::<M>(file, fact::FILE_MNT);
+    let mut room = MaybeUninit::<[u64; FILE / 8]>::uninit();
+    // SAFETY: there is room for it.
+    let file: File<M> = unsafe { Piece::take(file, room.as_mut_ptr().cast()) };
+    let (dentry, mnt) = (file.pointer(fact::FILE_DENTRY), file.pointer(fact::FILE_MNT));
     let mut sets = gate.any_path();
     if sets == 0 && gate.has(has::LEAF) {
         sets = match path::last::<M>(dentry, mnt) {
-            Some(link) => gate.sets & gate::leaf(&gate, link.name, link.len),
+            Some(link) => gate.sets & gate::leaf(&gate, link),
             None => gate.sets,
         };
     }
@@ -111,7 +121,7 @@ fn report<M: Mem>(gate: Gate, file: Ptr, seen: Seen) {
         scratch.give();
         return;
     }
-    send::<M>(scratch, walked, file, seen);
+    send::<M>(scratch, walked, &file, seen);
 }
 
 #[inline(always)]
@@ -125,7 +135,7 @@ fn take() -> Option<Scratch> {
 }
 
 #[inline(always)]
-fn send<M: Mem>(scratch: Scratch, walked: Walked, file: Ptr, seen: Seen) {
+fn send<M: Mem>(scratch: Scratch, walked: Walked, file: &File<M>, seen: Seen) {
     let mut record = Record::begin_in(scratch, &event::DEF);
     // A hook that is no system call asks which call it is in; the raw plan knows.
     let marks = match seen.abi {
@@ -134,27 +144,14 @@ fn send<M: Mem>(scratch: Scratch, walked: Walked, file: Ptr, seen: Seen) {
     };
     head(&record, seen.step, marks, seen.ret);
     record.put_walked(f::pathname, walked);
-    record.put(f::flags, (field::<M, u32>(file, fact::FILE_FLAGS) | seen.flags).into());
-    let inode = pointer::<M>(file, fact::FILE_INODE);
-    record.put(f::dev, field::<M, u32>(pointer::<M>(inode, fact::INODE_SB), fact::SB_DEV).into());
-    record.put(f::inode, field::<M, u64>(inode, fact::INODE_INO));
-    record.put(f::ctime, ctime::<M>(inode));
-    record.put(f::inode_mode, field::<M, u16>(inode, fact::INODE_MODE).into());
+    record.put(f::flags, (file.field::<u32>(fact::FILE_FLAGS) | seen.flags).into());
+    // SAFETY: the key area has the room, and the filters are done with it.
+    let inode = unsafe { Piece::<M, INODE>::take(file.pointer(fact::FILE_INODE), record.memory().add(KEYS)) };
+    record.put(f::dev, field::<M, u32>(inode.pointer(fact::INODE_SB), fact::SB_DEV).into());
+    record.put(f::inode, inode.field::<u64>(fact::INODE_INO));
+    record.put(f::ctime, moment(inode.field(fact::INODE_CTIME_SEC), inode.field(fact::INODE_CTIME_NSEC)));
+    record.put(f::inode_mode, inode.field::<u16>(fact::INODE_MODE).into());
     record.send();
-}
-
-/// The open file behind a descriptor of the current task; null when there is none (any more).
-#[inline(always)]
-pub fn by_descriptor(descriptor: u64) -> Ptr {
-    with_current!(|task: M| {
-        let fdt = pointer::<M>(pointer::<M>(task, fact::TASK_FILES), fact::FILES_FDT);
-        if descriptor >= u64::from(field::<M, u32>(fdt, fact::FDT_MAX)) {
-            return core::ptr::null();
-        }
-        let table = pointer::<M>(fdt, fact::FDT_FD);
-        // SAFETY: a probe read of one entry of the table.
-        unsafe { Probe::load(table.wrapping_add(8 * descriptor as usize)) }
-    })
 }
 
 /// The raw plan: a call that opens files returned.
@@ -164,6 +161,10 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, action: Action, ret: i64) {
         return;
     }
     let Some(gate) = gate::open(event::ID) else { return };
+    let file = descriptor::typed(ret as u64);
+    if !file.is_null() {
+        return found::<M, Btf>(gate, file, regs, call, action, ret);
+    }
     let file = by_descriptor(ret as u64);
     if file.is_null() {
         // Closed already by another thread: what the program asked for is all there is.
@@ -172,14 +173,20 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, action: Action, ret: i64) {
         let dir = if action.dir_arg == Action::NONE { AT_FDCWD } else { dir };
         return asked::<true>(path, dir, call.abi, None, Some(ret));
     }
+    found::<M, Probe>(gate, file, regs, call, action, ret);
+}
+
+/// The call opened `file`, which is read by `F`.
+#[inline(always)]
+fn found<M: Mem, F: Mem>(gate: Gate, file: Ptr, regs: Ptr, call: Call, action: Action, ret: i64) {
     // Opened as a place, not as a file: no hook sees that as an open either. Both must say so: another thread may have
     // replaced the file, or rewritten the flags in memory.
     let flags = open_flags::<M>(regs, call, action);
-    if flags & O_PATH != 0 && field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_PATH != 0 {
+    if flags & O_PATH != 0 && field::<F, u32>(file, fact::FILE_MODE) & FMODE_PATH != 0 {
         return;
     }
     let flags = flags & CREATION;
-    report::<Probe>(gate, file, Seen { step: Step::RawSyscall, abi: Some(call.abi), ret: Some(ret), flags });
+    report::<F>(gate, file, Seen { step: Step::RawSyscall, abi: Some(call.abi), ret: Some(ret), flags });
 }
 
 /// Flags of the call.
@@ -232,9 +239,11 @@ pub fn directory(descriptor: i32) -> (Ptr, Ptr) {
     if descriptor == AT_FDCWD {
         let fs = with_current!(|task: M| pointer::<M>(task, fact::TASK_FS));
         let pwd = inside(fs, fact::FS_PWD);
-        (pointer::<Probe>(pwd, fact::PATH_DENTRY), pointer::<Probe>(pwd, fact::PATH_MNT))
+        let [mnt, dentry] = pointers::<Probe, 2>(pwd, [fact::PATH_MNT, fact::PATH_DENTRY]);
+        (dentry, mnt)
     } else {
         let file = by_descriptor(descriptor as u32 as u64);
-        (pointer::<Probe>(file, fact::FILE_DENTRY), pointer::<Probe>(file, fact::FILE_MNT))
+        let [mnt, dentry] = pointers::<Probe, 2>(file, [fact::FILE_MNT, fact::FILE_DENTRY]);
+        (dentry, mnt)
     }
 }

@@ -10,8 +10,8 @@ use haechi_ebpf::event::{EventId, MAX_EVENTS};
 use haechi_ebpf::filter::{LEAF_KEY, LEAF_NAME, PREFIX_DATA, SUFFIX_DATA, has, live, word};
 
 use crate::maps::{self, CGROUPS, COMMS, LEAVES, PREFIXES, SUFFIXES, UIDS};
-use crate::mem::{Ptr, mask};
-use crate::path::Walked;
+use crate::mem::mask;
+use crate::path::{Link, UNREAD, Walked};
 use crate::record::KEYS;
 
 /// What is still asked for after the tests so far.
@@ -112,18 +112,21 @@ fn choose(known: Option<&[u64; 2]>, any: u64) -> u64 {
     }
 }
 
-/// Sets that take the last component of a path: `name`, a C string in the kernel, is `len` bytes long.
+/// Sets that take the last component of a path.
 #[inline(always)]
-pub fn leaf(gate: &Gate, name: Ptr, len: u32) -> u64 {
-    let len = if len > LEAF_NAME as u32 - 1 { LEAF_NAME as u32 - 1 } else { len };
+pub fn leaf(gate: &Gate, link: Link) -> u64 {
+    let len = if link.len > LEAF_NAME as u32 - 1 { LEAF_NAME as u32 - 1 } else { link.len };
     if gate.word(word::LEAF_LENGTHS) >> (len & 63) & 1 == 0 {
+        return 0;
+    }
+    if link.first != UNREAD && gate.word(word::LEAF_FIRSTS) >> (link.first & 63) & 1 == 0 {
         return 0;
     }
     let mut key = [0_u64; LEAF_KEY / 8];
     key[0] = gate.generation;
     // SAFETY: the name part of the key is written; a longer name is cut, here as in the agent.
     unsafe {
-        bpf_probe_read_kernel_str(key.as_mut_ptr().add(1).cast(), LEAF_NAME as u32, name.cast());
+        bpf_probe_read_kernel_str(key.as_mut_ptr().add(1).cast(), LEAF_NAME as u32, link.name.cast());
         lookup((&raw const LEAVES).cast(), key.as_ptr().cast())
     }
 }

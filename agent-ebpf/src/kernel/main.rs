@@ -11,6 +11,7 @@
 mod accept;
 mod apart;
 mod cgroup;
+mod descriptor;
 mod file;
 mod flow;
 mod gate;

@@ -4,6 +4,7 @@
 //! current task): about 1 ns, a fault reads as 0, if the program keeps to [`crate::apart`]. [`Probe`] copies from an address that is only a number: about 8 ns.
 
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{
@@ -86,6 +87,66 @@ pub fn pointer<M: Mem>(base: Ptr, member: Fact) -> Ptr {
     }
     // SAFETY: as in `field`.
     unsafe { M::load(base.wrapping_add(offset as usize)) }
+}
+
+/// Pointer members, in one piece where reads are dear and the members lie side by side.
+#[inline(always)]
+pub fn pointers<M: Mem, const N: usize>(base: Ptr, members: [Fact; N]) -> [Ptr; N] {
+    let first = get(members[0]);
+    let mut together = !M::TYPED && first != ABSENT;
+    for (i, member) in members.iter().enumerate() {
+        together &= get(*member) == first.wrapping_add(8 * i as u32);
+    }
+    if together {
+        // SAFETY: as in `field`.
+        unsafe { M::load(base.wrapping_add(first as usize)) }
+    } else {
+        members.map(|member| pointer::<M>(base, member))
+    }
+}
+
+/// A struct whose first `LEN` bytes were copied, where reads are dear: its members cost nothing more.
+pub struct Piece<M, const LEN: usize> {
+    base: Ptr,
+    copy: Ptr,
+    way: PhantomData<M>,
+}
+
+impl<M: Mem, const LEN: usize> Piece<M, LEN> {
+    /// Copies the struct at `base` to `room`.
+    ///
+    /// # Safety
+    /// `room` has `LEN` bytes and outlives the piece.
+    #[inline(always)]
+    pub unsafe fn take(base: Ptr, room: *mut u8) -> Self {
+        if !M::TYPED {
+            // SAFETY: the helper writes `LEN` bytes, with zeroes where the read fails.
+            unsafe { bpf_probe_read_kernel(room.cast(), LEN as u32, base.cast::<c_void>()) };
+        }
+        Self { base, copy: room, way: PhantomData }
+    }
+
+    /// A member; 0 where the kernel has no such member.
+    #[inline(always)]
+    pub fn field<T: Copy + Default>(&self, member: Fact) -> T {
+        let offset = get(member) as usize;
+        if M::TYPED || offset > LEN - size_of::<T>() {
+            return field::<M, T>(self.base, member);
+        }
+        // SAFETY: inside the copy.
+        unsafe { core::ptr::read_volatile(self.copy.add(offset).cast()) }
+    }
+
+    /// A pointer member.
+    #[inline(always)]
+    pub fn pointer(&self, member: Fact) -> Ptr {
+        let offset = get(member) as usize;
+        if M::TYPED || offset > LEN - size_of::<Ptr>() {
+            return pointer::<M>(self.base, member);
+        }
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(self.copy.add(offset).cast()) }
+    }
 }
 
 /// The address of an embedded member.

@@ -13,7 +13,7 @@ use haechi_ebpf::program::Step;
 use crate::apart::apart;
 use crate::gate;
 use crate::maps::{ENDED, RENAMES, env_max};
-use crate::mem::{Btf, Mem, Probe, Ptr, field, get, has, inside, mask, pointer};
+use crate::mem::{Btf, Mem, Probe, Ptr, field, get, has, inside, mask, pointer, pointers};
 use crate::record::{KEYS, Record};
 use crate::task::{head, head_of, innermost};
 
@@ -116,8 +116,13 @@ const I_CTIME_QUERIED: u32 = 1 << 31;
 /// Change time of an inode, nanoseconds since the epoch.
 #[inline(always)]
 pub fn ctime<M: Mem>(inode: Ptr) -> u64 {
-    let nsec = field::<M, u32>(inode, fact::INODE_CTIME_NSEC) & !I_CTIME_QUERIED;
-    field::<M, u64>(inode, fact::INODE_CTIME_SEC).wrapping_mul(1_000_000_000).wrapping_add(nsec.into())
+    moment(field::<M, u64>(inode, fact::INODE_CTIME_SEC), field::<M, u32>(inode, fact::INODE_CTIME_NSEC))
+}
+
+/// The same of its two parts.
+#[inline(always)]
+pub fn moment(seconds: u64, nanoseconds: u32) -> u64 {
+    seconds.wrapping_mul(1_000_000_000).wrapping_add((nanoseconds & !I_CTIME_QUERIED).into())
 }
 
 /// What standard input is.
@@ -180,8 +185,8 @@ fn capabilities(cred: Ptr, member: fact::Fact) -> u64 {
     field::<Probe, u64>(cred, member)
 }
 
-/// `FMODE_BACKING` of include/linux/fs.h.
-const FMODE_BACKING: u32 = 0x200_0000;
+/// `FMODE_BACKING` of include/linux/fs.h: bit 25 at first, bit 24 in 6.18 and late 6.12.
+const FMODE_BACKING: u32 = 0x300_0000;
 /// `AT_BASE` of include/uapi/linux/auxvec.h: where the ELF loader was mapped.
 const AT_BASE: u64 = 7;
 /// Entries of the auxiliary vector that are looked at; the kernel writes about 20.
@@ -212,13 +217,9 @@ fn loader(record: &mut Record, task: Ptr, mm: Ptr) {
     }
     // The process cannot unmap its loader here: it has not run yet.
     let file = file as Ptr;
-    // A mapping of an overlay file holds the file below. Its path is the overlay's, or since 6.5 lies beside it.
-    let backing = field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_BACKING != 0 && has(fact::BACKING_USER_PATH);
-    let (dentry, mnt) = if backing {
-        let path = inside(file, fact::BACKING_USER_PATH);
-        (pointer::<Probe>(path, fact::PATH_DENTRY), pointer::<Probe>(path, fact::PATH_MNT))
-    } else {
-        (pointer::<Probe>(file, fact::FILE_DENTRY), pointer::<Probe>(file, fact::FILE_MNT))
+    let [mnt, dentry] = match path_beside(file) {
+        Some(path) => path,
+        None => pointers::<Probe, 2>(file, [fact::FILE_MNT, fact::FILE_DENTRY]),
     };
     record.put_path::<Probe>(f::interpreter_pathname, dentry, mnt);
     // The inode of that path, not the file's own.
@@ -226,6 +227,22 @@ fn loader(record: &mut Record, task: Ptr, mm: Ptr) {
     record.put(f::interpreter_dev, field::<Probe, u32>(pointer::<Probe>(inode, fact::INODE_SB), fact::SB_DEV).into());
     record.put(f::interpreter_inode, field::<Probe, u64>(inode, fact::INODE_INO));
     record.put(f::interpreter_ctime, ctime::<Probe>(inode));
+}
+
+/// Mount and dentry of the overlay file that `file` is the file below of: a mapping holds the latter. Its path is the
+/// overlay's, or since 6.5 lies beside it.
+///
+/// The mark has moved, also within a stable series, and both bits have meant other things: what they point to must be a
+/// path, that is a dentry and a mount of the same file system.
+#[inline(always)]
+fn path_beside(file: Ptr) -> Option<[Ptr; 2]> {
+    if !has(fact::BACKING_USER_PATH) || field::<Probe, u32>(file, fact::FILE_MODE) & FMODE_BACKING == 0 {
+        return None;
+    }
+    let path = pointers::<Probe, 2>(inside(file, fact::BACKING_USER_PATH), [fact::PATH_MNT, fact::PATH_DENTRY]);
+    let system = pointer::<Probe>(path[0], fact::VFSMOUNT_SB);
+    let is_path = !system.is_null() && system == pointer::<Probe>(path[1], fact::DENTRY_SB);
+    is_path.then_some(path)
 }
 
 /// The value of `AT_BASE` in an auxiliary vector of pairs of `W`; 0 where it has none.

@@ -8,7 +8,8 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
 use crate::apart::apart;
-use crate::file::{by_descriptor, marks_of_call};
+use crate::descriptor::by_descriptor;
+use crate::file::marks_of_call;
 use crate::gate;
 use crate::mem::{Btf, Mem, Probe, Ptr, field, has, pointer};
 use crate::record::Record;

@@ -134,6 +134,7 @@ fn add(out: &mut Compiled, id: EventId, set: u64, demand: &Demand) {
     paths(&demand.paths.suffixes, &mut out.suffixes, has::SUFFIX, suffix_key);
     for leaf in &demand.paths.leaves {
         words[word::LEAF_LENGTHS] |= 1 << leaf_key(leaf).len();
+        words[word::LEAF_FIRSTS] |= 1 << (leaf.as_bytes().first().unwrap_or(&0) & 63);
     }
     if demand.paths.is_any() {
         words[word::PATH_ANY] |= set;

@@ -11,7 +11,8 @@ use super::Args;
 use crate::facts::File;
 use crate::sys::{Low, Uring, call, call32};
 
-/// `how=open|openat|openat2|creat|handle|uring path= [flags=] [n=] [compat=1] [may_fail=1]`
+/// `how=open|openat|openat2|creat|handle|uring path= [flags=] [n=] [compat=1] [may_fail=1] [above=]`: with `above` the file
+/// is opened once before, and then again with all descriptors up to that number in use.
 pub(super) fn open(args: &Args) -> Result<Value> {
     let path = args.path("path")?;
     let how = args.need("how")?;
@@ -21,6 +22,11 @@ pub(super) fn open(args: &Args) -> Result<Value> {
     let mut ring = if how == "uring" { Some(Uring::new().context("io_uring")?) } else { None };
     let mut fds = Vec::new();
     let mut file = None;
+    let above = args.number("above", 0)?;
+    let first = if above > 0 { Some(open64(how, &path, flags)?) } else { None };
+    while let Some(first) = first
+        && call(libc::SYS_dup, [first.into()])? < above
+    {}
     let mut error = None;
     for _ in 0..n {
         let opened = match (&mut low, &mut ring) {
@@ -38,7 +44,7 @@ pub(super) fn open(args: &Args) -> Result<Value> {
             Err(e) => return Err(e).with_context(|| format!("{how} {}", path.to_string_lossy())),
         }
     }
-    Ok(json!({ "n": n, "fd": fds.last(), "file": file, "flags": flags, "error": error }))
+    Ok(json!({ "n": n, "low": first, "fd": fds.last(), "file": file, "flags": flags, "error": error }))
 }
 
 /// What stands behind a descriptor.

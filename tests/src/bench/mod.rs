@@ -135,7 +135,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             ROWS.iter().for_each(|def| println!("{}", def.id));
             Ok(ExitCode::SUCCESS)
         }
-        Mode::Rows(options) => rows(&options),
+        Mode::Rows(options) => crate::sys::close_inherited().map_err(Into::into).and_then(|()| rows(&options)),
     });
     done.unwrap_or_else(|error| {
         eprintln!("haechi-bench: {error:#}");

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Bpf, Context, Test, sweep};
 use crate::machines::{self, Machine};
+use crate::sys::close_inherited;
 
 /// The reason why a test could not be run here.
 #[derive(Debug)]
@@ -109,6 +110,7 @@ pub fn main(tests: impl Iterator<Item = Test>, args: impl Iterator<Item = String
 }
 
 fn run(tests: impl Iterator<Item = Test>, args: impl Iterator<Item = String>) -> Result<ExitCode> {
+    close_inherited()?;
     let options = Options::parse(args)?;
     let chosen: Vec<Test> = tests
         .filter(|t| options.filters.is_empty() || options.filters.iter().any(|f| t.0.contains(f.as_str())))

@@ -13,6 +13,8 @@ pub(super) const TESTS: &[Test] = &[
     ("open::openat2", |c| opened(c, "openat2", libc::O_RDONLY | libc::O_NOFOLLOW, false)),
     ("open::creat", |c| opened(c, "creat", 0, false)),
     ("open::handle", |c| opened(c, "handle", 0, false)),
+    ("open::above_the_first_table", |c| above(c, false)),
+    ("open::above_the_first_table_raw", |c| above(c, true)),
     ("open::create_exclusively", created),
     ("open::compat_open", |c| opened(c, "open", 0, true)),
     ("open::compat_openat", |c| opened(c, "openat", libc::O_WRONLY | libc::O_APPEND, true)),
@@ -69,6 +71,25 @@ fn opened(context: &Context, how: &str, flags: i32, compat: bool) -> Result<()> 
         file.ctime = before.ctime;
     }
     check(line, &did, &wanted(&path, &file, flags), compat)
+}
+
+/// Descriptors beyond those that a task has room for at first lie elsewhere; a program meets both kinds.
+fn above(context: &Context, raw: bool) -> Result<()> {
+    let path = context.file("above", "x")?;
+    let at = format!("path={path}");
+    let config = if raw { "kernel:\n  without: [fexit, lsm, kprobe]\n" } else { "" };
+    let (stopped, did) = context
+        .watch_with(&Spec::run(EVENTS).config(config), || context.actor(&["open", "how=openat", &at, "above=70"]))?;
+    let lines: Vec<_> =
+        stopped.by(NAME, did.me.pid).into_iter().filter(|l| l.data("pathname") == path.as_str()).collect();
+    ensure!(lines.len() == 2, "{} of 2 opens: {:?}", lines.len(), stopped.words);
+    let file: File = did.part("/file")?;
+    let numbers = (did.number("/low")?, did.number("/fd")?);
+    ensure!(numbers.0 < 64 && numbers.1 > 70, "the actor had {numbers:?}: the test does not test");
+    for line in lines {
+        check(line, &did, &wanted(&path, &file, 0), false)?;
+    }
+    Ok(())
 }
 
 fn created(context: &Context) -> Result<()> {

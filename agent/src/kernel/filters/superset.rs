@@ -37,7 +37,9 @@ fn passes(filters: &Compiled, id: EventId, seen: &Seen) -> bool {
     let mut by_path = words[word::PATH_ANY];
     let leaf = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
     let leaf = &leaf[..leaf.len().min(LEAF_NAME - 1)];
-    if has(has::LEAF) && words[word::LEAF_LENGTHS] >> leaf.len() & 1 == 1 {
+    let first = leaf.first().copied().unwrap_or(0);
+    let alike = words[word::LEAF_LENGTHS] >> leaf.len() & words[word::LEAF_FIRSTS] >> (first & 63) & 1 == 1;
+    if has(has::LEAF) && alike {
         by_path |= filters.leaves.get(leaf).copied().unwrap_or(0);
     }
     let longest = |map: &BTreeMap<Vec<u8>, u64>, text: &[u8]| {
