@@ -14,6 +14,8 @@ pub struct Machine {
     pub slow: u32,
     /// Whether exec records have no ELF loader: before 5.17 a program cannot look up a mapping.
     pub blind_to_loader: bool,
+    /// Whether a socket's number is not SO_COOKIE: before 5.12 a tracing program is not told that.
+    pub own_numbers: bool,
     /// Event, and the step that produces it.
     pub steps: &'static [(&'static str, &'static str)],
 }
@@ -68,11 +70,39 @@ const LOCKED_DOWN: &[(&str, &str)] = &[
 
 /// All machines.
 pub const MACHINES: &[Machine] = &[
-    Machine { name: "host", release: "6.18.", slow: 1, blind_to_loader: false, steps: LOCKED_DOWN },
-    Machine { name: "5.10", release: "5.10.", slow: EMULATED, blind_to_loader: true, steps: WITH_FEXIT },
-    Machine { name: "6.1", release: "6.1.", slow: EMULATED, blind_to_loader: false, steps: WITH_FEXIT },
-    Machine { name: "6.12", release: "6.12.", slow: EMULATED, blind_to_loader: false, steps: WITH_FEXIT },
-    Machine { name: "7.2", release: "7.2.", slow: EMULATED, blind_to_loader: false, steps: WITH_FEXIT },
+    Machine { name: "host", release: "6.18.", slow: 1, blind_to_loader: false, own_numbers: false, steps: LOCKED_DOWN },
+    Machine {
+        name: "5.10",
+        release: "5.10.",
+        slow: EMULATED,
+        blind_to_loader: true,
+        own_numbers: true,
+        steps: WITH_FEXIT,
+    },
+    Machine {
+        name: "6.1",
+        release: "6.1.",
+        slow: EMULATED,
+        blind_to_loader: false,
+        own_numbers: false,
+        steps: WITH_FEXIT,
+    },
+    Machine {
+        name: "6.12",
+        release: "6.12.",
+        slow: EMULATED,
+        blind_to_loader: false,
+        own_numbers: false,
+        steps: WITH_FEXIT,
+    },
+    Machine {
+        name: "7.2",
+        release: "7.2.",
+        slow: EMULATED,
+        blind_to_loader: false,
+        own_numbers: false,
+        steps: WITH_FEXIT,
+    },
 ];
 
 /// The machine this runs on, by the release of its kernel.

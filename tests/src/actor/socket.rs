@@ -67,6 +67,13 @@ pub(super) fn connect(fd: i32, to: SocketAddr) -> io::Result<()> {
     call(libc::SYS_connect, [fd.into(), address.as_slice().into(), (address.len() as i32).into()]).map(drop)
 }
 
+/// Makes a connected socket one that can connect again: connect(2) to nobody.
+pub(super) fn disconnect(fd: i32) -> io::Result<()> {
+    let mut nobody = (libc::AF_UNSPEC as u16).to_ne_bytes().to_vec();
+    nobody.resize(16, 0);
+    call(libc::SYS_connect, [fd.into(), nobody.as_slice().into(), 16.into()]).map(drop)
+}
+
 /// Address of this end.
 pub(super) fn local(fd: i32) -> Result<SocketAddr> {
     name(fd, libc::SYS_getsockname)

@@ -36,6 +36,14 @@ fn obey(verb: &str, args: &Args) -> Result<Value> {
             json!({ "fd": fd, "at": at })
         }
         "connect" => connect(args)?,
+        "disconnect" => {
+            socket::disconnect(fd)?;
+            json!({})
+        }
+        "reconnect" => {
+            socket::connect(fd, args.need("to")?.parse()?)?;
+            end(fd)?
+        }
         "accept" => end(socket::accept(fd)?)?,
         "send" => moved(socket::send(fd, n)),
         "receive" => moved(socket::receive(fd, n)),

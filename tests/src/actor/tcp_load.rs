@@ -86,7 +86,7 @@ fn side(args: &Args, once: impl Fn(u64, u64, bool) -> Result<(i32, u64, u64)> + 
         };
         let workers: Vec<_> = (0..args.number("threads", 1)?).map(|_| scope.spawn(worker)).collect();
         for worker in workers {
-            worker.join().map_err(|_| anyhow!("a thread died"))??;
+            worker.join().map_err(|e| anyhow!("a thread died: {e:?}"))??;
         }
         Ok(())
     })?;

@@ -264,6 +264,12 @@ impl Agent {
         self.shared.lock().lines.iter().rev().find(|l| wanted(l)).cloned()
     }
 
+    /// All lines so far that `wanted` takes.
+    #[must_use]
+    pub fn all(&self, wanted: impl Fn(&Line) -> bool) -> Vec<Line> {
+        self.shared.lock().lines.iter().filter(|l| wanted(l)).cloned().collect()
+    }
+
     /// Waits for words on standard error.
     ///
     /// # Errors

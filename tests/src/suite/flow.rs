@@ -6,8 +6,10 @@ use anyhow::{Result, ensure};
 use haechi_ebpf::event::{net_tcp_accept, net_tcp_connect};
 use haechi_ebpf::flow::{Direction, Phase, Reason, tcp};
 
-use super::flow_help::{ACCEPT, CONNECT, End, Ends, but, is, last, progress, says, shown, spec, ss, wants};
-use crate::harness::{Agent, Context, Test, Want, fields, wait_until, who};
+use super::flow_help::{
+    ACCEPT, CONNECT, End, Ends, but, is, last, numbered, of, progress, says, shown, spec, ss, wants,
+};
+use crate::harness::{Agent, Context, Spec, Test, Want, fields, wait_until, who};
 use crate::sys;
 
 pub(super) const TESTS: &[Test] = &[
@@ -49,10 +51,10 @@ fn exact(context: &Context, at: &str, to: Option<&str>) -> Result<()> {
     let stopped = agent.stop()?;
     let (client, server) = (&ends.0, &ends.1);
     let latency = last_latency(&stopped.lines, client);
-    let line = stopped.one(CONNECT, client.owner.pid, |l| l.data("cookie") == client.cookie)?;
+    let line = stopped.one(CONNECT, client.owner.pid, |l| of(l, client.cookie))?;
     who(line, &client.owner)?;
     fields(line, &net_tcp_connect::DEF, &named(client, client, latency.into()))?;
-    let line = stopped.one(ACCEPT, server.owner.pid, |l| l.data("cookie") == server.cookie)?;
+    let line = stopped.one(ACCEPT, server.owner.pid, |l| of(l, server.cookie))?;
     who(line, &server.owner)?;
     let mut want = named(server, &turned(server), Want::Absent);
     want.retain(|w| w.0 != "connect_latency");
@@ -85,6 +87,7 @@ fn same_as_ss(context: &Context, agent: &Agent, end: &End) -> Result<()> {
             ("rx_bytes", number("bytes_received")),
             ("tx_segments", number("segs_out")),
             ("rx_segments", number("segs_in")),
+            ("retransmits", number("retrans")),
         ];
         let said = |name: &str| line.as_ref().and_then(|l| l.data(name).as_u64());
         differ = format!("{:?}, and ss {ss:?}", line.as_ref().map(|l| l.brief()));
@@ -106,7 +109,7 @@ fn turned(end: &End) -> End {
 /// Fields that name both ends: `from` connected.
 fn named(end: &End, from: &End, latency: Want) -> super::flow_help::Wants {
     vec![
-        ("cookie", end.cookie.into()),
+        ("cookie", numbered(end.cookie)),
         ("src", shown(from.local).into()),
         ("src_port", u32::from(from.local.port()).into()),
         ("dst", shown(from.remote).into()),
@@ -129,13 +132,14 @@ fn nothing(context: &Context) -> Result<()> {
 
 /// Who asks for connects alone gets them, and no flows.
 fn quiet(context: &Context) -> Result<()> {
-    let spec = crate::harness::Spec::run(&["--no-default-rules", "--events", CONNECT]);
+    let tree = format!("tree={}", std::process::id());
+    let spec = Spec::run(&["--no-default-rules", "--events", CONNECT, "--scope", &tree]);
     let agent = context.agent(&spec.config("flows:\n  poll_seconds: 1\n"))?;
     let mut actors = Ends::new(context, "127.0.0.1:0")?;
     let ends = actors.connect(None)?;
     actors.exchange(&ends, 10, 10)?;
     actors.close(&ends)?;
-    agent.wait_for("the connect", |l| l.name() == CONNECT && l.data("cookie") == ends.0.cookie)?;
+    agent.wait_for("the connect", |l| l.name() == CONNECT && of(l, ends.0.cookie))?;
     actors.stop()?;
     let stopped = agent.stop()?;
     let others = stopped.lines.iter().find(|l| l.name() != CONNECT && l.name() != "lost_events");

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use haechi_ebpf::flow::{Direction, Phase, mark, tcp};
 
-use super::flow_help::{ACCEPT, End, Ends, FLOW, but, last, progress, says, spec, wants};
+use super::flow_help::{ACCEPT, End, Ends, FLOW, but, last, of, progress, says, spec, wants};
 use crate::facts::Task;
 use crate::harness::{Agent, Context, Did, Test, who};
 
@@ -34,7 +34,7 @@ fn both(agent: &Agent, client: &End, served: &Did, owner: &Task) -> Result<()> {
     ensure!(served.number("/rx")? as u64 == RX && served.number("/tx")? as u64 == TX, "{}", served.did);
     let line = last(agent, server.cookie)?;
     says(&line, owner, &wants(&server, Direction::Incoming, TX, RX))?;
-    let accepted = |l: &crate::harness::Line| l.name() == ACCEPT && l.data("cookie") == server.cookie;
+    let accepted = |l: &crate::harness::Line| l.name() == ACCEPT && of(l, server.cookie);
     who(&agent.wait_for("the accept", accepted)?, owner)
 }
 

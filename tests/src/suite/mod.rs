@@ -11,8 +11,10 @@ mod exec;
 mod fault;
 mod flow;
 mod flow_end;
+mod flow_fault;
 mod flow_help;
 mod flow_load;
+mod flow_mptcp;
 mod flow_net;
 mod flow_old;
 mod flow_owner;
@@ -50,6 +52,8 @@ pub fn all() -> impl Iterator<Item = Test> {
         flow_owner::TESTS,
         flow_old::TESTS,
         flow_net::TESTS,
+        flow_mptcp::TESTS,
+        flow_fault::TESTS,
         flow_load::TESTS,
         reload::TESTS,
         replay::TESTS,
