@@ -12,16 +12,16 @@ use super::OFF;
 
 /// Bytes a second, in writes of 64 KiB.
 pub(in super::super) fn throughput(bench: &Bench) -> Result<Measured> {
-    compare(bench, "tcp-bulk", 1e3, "MB/s")
+    compare(bench, "tcp-bulk", "MB/s")
 }
 
 /// Exchanges a second of a message of 100 bytes there and one back.
 pub(in super::super) fn pingpong(bench: &Bench) -> Result<Measured> {
-    compare(bench, "tcp-pingpong", 1e9, "exchanges/s")
+    compare(bench, "tcp-pingpong", "exchanges/s")
 }
 
-/// `per_step`: what one nanosecond a step would be.
-fn compare(bench: &Bench, load: &str, per_step: f64, unit: &str) -> Result<Measured> {
+/// `unit`: of steps a second; a step in bulk is a megabyte.
+fn compare(bench: &Bench, load: &str, unit: &str) -> Result<Measured> {
     let mut load = Loader::start(&[load])?;
     let (on, off) = (settings(bench, "", &[])?, settings(bench, OFF, &[])?);
     let (time, pids) = (if bench.quick { 200 } else { 800 }, [load.pid()]);
@@ -33,14 +33,14 @@ fn compare(bench: &Bench, load: &str, per_step: f64, unit: &str) -> Result<Measu
     let mut measured = Measured {
         value,
         spread,
-        bare: Some(per_step / outcome.bare()),
-        floor: Some(per_step / outcome.floor()),
+        bare: Some(1e9 / outcome.bare()),
+        floor: Some(1e9 / outcome.floor()),
         rounds: outcome.len(),
         noisy: outcome.noisy.clone(),
         ..Measured::default()
     };
-    measured.extra.insert("on", per_step / outcome.of(|r| r.agent.with).0);
-    measured.extra.insert("off", per_step / outcome.of(|r| r.other.map_or(0.0, |o| o.with)).0);
+    measured.extra.insert("on", 1e9 / outcome.of(|r| r.agent.with).0);
+    measured.extra.insert("off", 1e9 / outcome.of(|r| r.other.map_or(0.0, |o| o.with)).0);
     measured.extra.insert("on_over_bare", outcome.of(|r| left(r.agent)).0);
     measured.extra.insert("off_over_bare", outcome.of(|r| r.other.map_or(0.0, left)).0);
     measured.extra.insert("floor_over_bare", outcome.of(|r| left(r.floor)).0);
