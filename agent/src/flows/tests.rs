@@ -1,3 +1,5 @@
+//! Connections: owners, totals, bounds, names.
+
 use super::*;
 use haechi_ebpf::flow::{Direction, Reason};
 use haechi_signatures::record::Builder;

@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::render::{self, Context, Item};
 
 use queue::Queue;
 pub use queue::Status;
 
-/// How long all sinks together have to write what is left at the end.
+/// How long a sink may write nothing at the end before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A kind of sink.
@@ -177,9 +177,7 @@ impl Sinks {
     /// did not write is counted.
     #[must_use]
     pub fn finish(self) -> Vec<Status> {
-        let deadline = Instant::now() + PATIENCE;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        self.queues.into_iter().map(|queue| queue.finish(left())).collect()
+        self.queues.into_iter().map(|queue| queue.finish(PATIENCE)).collect()
     }
 }
 

@@ -146,11 +146,21 @@ impl Queue {
         status(&self.shared)
     }
 
-    /// Waits so long for the sink to write what is left. One that is stuck (nobody reads, and nobody hangs up) is left
-    /// to itself: it must not keep the agent from ending.
+    /// Waits for the sink to write what is left, as long as it gets on: one that wrote nothing for so long is stuck
+    /// (nobody reads, and nobody hangs up) and left to itself, for it must not keep the agent from ending.
     pub(super) fn finish(self, patience: Duration) -> Status {
         drop(self.sender);
-        if self.done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+        let settled = || self.shared.settled.load(Ordering::Acquire);
+        let mut before = settled();
+        let stuck = loop {
+            if self.done.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
+                break false;
+            }
+            if std::mem::replace(&mut before, settled()) == before {
+                break true;
+            }
+        };
+        if stuck {
             let unwritten = self.shared.taken.load(Ordering::Acquire) - self.shared.settled.load(Ordering::Acquire);
             error!(sink = self.shared.name, unwritten, "the sink is stuck and left behind");
             let mut status = status(&self.shared);
