@@ -42,6 +42,7 @@ use place::Place;
 use report::{Better, Measured, Row};
 
 /// What a row is called, what it must reach, and how it is had.
+#[derive(Clone, Copy)]
 struct Def {
     group: &'static str,
     id: &'static str,
