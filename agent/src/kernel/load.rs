@@ -57,7 +57,7 @@ impl Default for Config {
             demands: Vec::new(),
             critical_ring_bytes: 2 << 20,
             bulk_ring_bytes: 4 << 20,
-            flow_ring_bytes: 4 << 20,
+            flow_ring_bytes: 8 << 20,
             env_bytes: 0x2000,
             debug_log: false,
             without: Vec::new(),

@@ -130,6 +130,7 @@ impl Chance {
             uids: self.choice(|c| c.below(3) as u32),
             comms: self.choice(Self::comm),
             cgroups: self.choice(|c| c.below(3) as u64),
+            if_cheap: false,
         }
     }
 
