@@ -7,9 +7,14 @@ use anyhow::{Context as _, Result, ensure};
 use haechi_ebpf::flow::{Direction, Phase, mark};
 
 use super::flow_help::{ACCEPT, Ends, FLOW, last, progress, says, spec, ss, wants};
-use crate::harness::{Context, Did, Line, Said, Spec, Stopped, Test};
+use crate::harness::{Context, Did, Line, Said, Skip, Spec, Stopped, Test};
 
-pub(super) const TESTS: &[Test] = &[("flow::churn", churn), ("flow::gigabyte", gigabyte), ("flow::burst", burst)];
+pub(super) const TESTS: &[Test] = &[
+    ("flow::churn", churn),
+    ("flow::gigabyte", gigabyte),
+    ("flow::burst", |c| burst(c, 4)),
+    ("flow::hundred_thousand", hundred_thousand),
+];
 
 const TX: u64 = 700;
 const RX: u64 = 1_300;
@@ -147,10 +152,10 @@ fn gigabyte(context: &Context) -> Result<()> {
 }
 
 /// Thousands open at once, then all closed: memory stays bounded, and the sum holds whatever was lost.
-fn burst(context: &Context) -> Result<()> {
+fn burst(context: &Context, pairs: u64) -> Result<()> {
     let each = 5_000 / u64::from(context.machine.slow);
     let agent = context.agent(&spec())?;
-    let mut load = Load::start(context, 4, each, &["hold=1"])?;
+    let mut load = Load::start(context, pairs, each, &["hold=1"])?;
     load.open()?;
     let one = u64::from(load.servers[0].pid());
     agent.wait_for("a look at them", |l| l.name() == FLOW && l.pid() == one && l.data("phase") == 1)?;
@@ -159,9 +164,15 @@ fn burst(context: &Context) -> Result<()> {
     let stopped = agent.stop()?;
     ensure!(stopped.status.success(), "{}: {:?}", stopped.status, stopped.words);
     let lost = equation(&stopped, &done)?;
-    println!("         {} connections at once, {lost} records lost, {} MiB", 4 * each, resident >> 10);
-    ensure!(resident < 300 << 10, "{resident} KiB for {} connections", 4 * each);
+    println!("         {} connections at once, {lost} records lost, {} MiB", pairs * each, resident >> 10);
+    ensure!(resident < 300 << 10, "{resident} KiB for {} connections", pairs * each);
     Ok(())
+}
+
+/// 100,000 connections, which are 200,000 sockets; a process here may have 20,000 descriptors.
+fn hundred_thousand(context: &Context) -> Result<()> {
+    ensure!(std::env::var_os("HAECHI_E2E_LONG").is_some(), Skip::because("takes a minute: set HAECHI_E2E_LONG"));
+    burst(context, 20)
 }
 
 /// KiB of memory that a process has at most had.

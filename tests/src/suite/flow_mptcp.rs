@@ -86,9 +86,10 @@ fn one_path(context: &Context) -> Result<()> {
     let incoming = paths(context, &agent, Direction::Incoming, ends.0.remote.port(), 1)?;
     ensure!(accepted.data("cookie") == incoming[0].data("cookie"), "another cookie: {} {}", accepted.0, incoming[0].0);
     ensure!(incoming[0].data("marks") == mark::MPTCP, "accepted: {}", incoming[0].0);
-    // On its one path it moves what the applications move, and no more.
+    // On its one path it moves what the applications move, and no more; older kernels spend a byte on the end.
     let outgoing = paths(context, &agent, Direction::Outgoing, ends.0.remote.port(), 1)?;
-    ensure!(sum(&outgoing, "tx_bytes") == THERE && sum(&outgoing, "rx_bytes") == BACK, "{outgoing:?}");
+    let (tx, rx) = (sum(&outgoing, "tx_bytes"), sum(&outgoing, "rx_bytes"));
+    ensure!((THERE..=THERE + 1).contains(&tx) && (BACK..=BACK + 1).contains(&rx), "{tx} and {rx}: {outgoing:?}");
     actors.stop()?;
     agent.stop().map(drop)
 }
