@@ -290,14 +290,14 @@ fn closed<S: Store>(tp: Ptr, old: u32) {
             known.role = role::NONE;
             if role == role::OUTGOING || role == role::INCOMING {
                 let phase = if known.latency == 0 { Phase::Failed } else { Phase::End };
-                report::<S, Btf>(tp, known, role, phase, old);
+                let _ = report::<S, Btf>(tp, known, role, phase, old);
             }
             S::forget(tp);
         }
         None if old == tcp::LISTEN || old == tcp::CLOSE || old == tcp::SYN_RECV => (),
         None => {
             let nothing = Known { marks: mark::FORGOTTEN, ..Known::EMPTY };
-            report::<S, Btf>(
+            let _ = report::<S, Btf>(
                 tp,
                 &nothing,
                 role::NONE,
@@ -349,12 +349,12 @@ fn head<M: Mem>(record: &Record, tp: Ptr, known: &Known, step: Step) {
     record.header_u16(at::FLAGS, (step as u16) << flag::STEP_SHIFT);
 }
 
-/// Reports a flow.
+/// Reports a flow. Returns whether it found room.
 #[inline(always)]
-fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, state: u32) {
+fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, state: u32) -> bool {
     use net_flow::field as f;
 
-    let Some(mut record) = Record::begin(&net_flow::DEF) else { return };
+    let Some(mut record) = Record::begin(&net_flow::DEF) else { return false };
     head::<M>(
         &record,
         tp,
@@ -383,7 +383,7 @@ fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, sta
         record.put(f::group, group);
     }
     record.put(f::marks, (known.marks | if group == 0 { 0 } else { mark::MPTCP }).into());
-    record.send();
+    record.send()
 }
 
 /// Reports a connection that this end established.
@@ -467,9 +467,10 @@ fn look<S: Store>(words: *const Ptr, tp: Ptr, known: &mut Known) {
             return;
         }
     }
-    known.told = told;
     let role = known.role;
-    report::<S, S::Mem>(tp, known, role, Phase::Progress, field::<S::Mem, u8>(tp, fact::SK_STATE).into());
+    if report::<S, S::Mem>(tp, known, role, Phase::Progress, field::<S::Mem, u8>(tp, fact::SK_STATE).into()) {
+        known.told = told;
+    }
 }
 
 /// `struct bpf_iter__task_file { meta, task, fd, file }`, kernel/bpf/task_iter.c: sockets that were open before the agent.

@@ -385,9 +385,9 @@ impl Record {
         len
     }
 
-    /// Sends it to its ring. A full ring is a counted loss.
+    /// Sends it to its ring. A full ring is a counted loss; returns whether there was room.
     #[inline(always)]
-    pub fn send(self) {
+    pub fn send(self) -> bool {
         let len = self.seal();
         let seq = tried(self.event, self.ring);
         self.header_u32(at::SEQ, seq);
@@ -406,6 +406,7 @@ impl Record {
         }
         log_sent(self.event.into(), len as u32, failed as i32);
         self.scratch.give();
+        failed == 0
     }
 
     /// Gives the buffer back without sending anything.
