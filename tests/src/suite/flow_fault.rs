@@ -123,7 +123,7 @@ fn tiny_ring(context: &Context) -> Result<()> {
     let agent = context.agent(&spec.config(config))?;
     let done = Load::start(context, 1, 5_000 / u64::from(context.machine.slow), &[])?.end()?;
     let stopped = agent.stop()?;
-    let lost = equation(&stopped, &done)?;
+    let lost = equation(context, &stopped, &done)?;
     // A slow machine makes them no faster than they are taken up.
     ensure!(lost > 0 || context.machine.slow > 1, "so small a ring held it all: the test does not test");
     Ok(())
