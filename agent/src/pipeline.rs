@@ -45,6 +45,8 @@ const RELOAD: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 /// Time until a look that something asks for.
 const SOON: Duration = Duration::from_millis(50);
+/// Time after which open sockets are taken in once more: those that nobody had accepted had no descriptor before.
+const ADOPT_AGAIN: Duration = Duration::from_secs(3);
 /// Time between two metrics files.
 const METRICS: Duration = Duration::from_secs(10);
 
@@ -275,6 +277,8 @@ impl Steering {
         let mut metrics = interval(METRICS);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut soon = false;
+        let mut adopt = pin!(sleep(ADOPT_AGAIN));
+        let mut adopted = false;
         let telling = self.worker.telling.clone();
         let mut over = pin!(async {
             match run.duration {
@@ -311,6 +315,12 @@ impl Steering {
                     self.repair();
                     self.stuck(watch);
                     self.kernel.flush_log();
+                }
+                () = &mut adopt, if !adopted => {
+                    adopted = true;
+                    if let Err(error) = self.kernel.adopt_sockets() {
+                        warn!(%error, "some connections that were open already have no owner");
+                    }
                 }
                 _ = metrics.tick(), if run.metrics_file.is_some() => {
                     run.metrics_file.iter().for_each(|path| write_metrics(path, &self.snapshot()));

@@ -153,6 +153,23 @@ pub struct File {
     pub nlink: u64,
 }
 
+/// Whether a file is seen through an overlay: stat(2) then makes up a device, and shows the links of the file below.
+#[must_use]
+pub fn on_overlay(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut holds: Vec<(&str, &str)> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?, words.next()?))
+        })
+        .filter(|(place, _)| Path::new(path).starts_with(place))
+        .collect();
+    // The longest holds the file; of two at one place the later lies on top.
+    holds.sort_by_key(|(place, _)| place.len());
+    holds.last().is_some_and(|(_, kind)| *kind == "overlay")
+}
+
 impl File {
     /// Looks at `path`, following links.
     ///

@@ -118,8 +118,8 @@ trait Store {
     fn inherit(sk: Ptr, known: &mut Known);
     /// Nothing more will be asked.
     fn forget(sk: Ptr);
-    /// A number for the socket, the same as long as it lives.
-    fn number(sk: Ptr) -> u64;
+    /// A number for the connection, the same as long as it lives.
+    fn number(sk: Ptr, known: &Known) -> u64;
 }
 
 /// In the kernel's storage beside the socket, which goes with it; a listener's is copied to the sockets that it makes.
@@ -149,7 +149,7 @@ impl Store for Beside {
     fn forget(_: Ptr) {}
 
     #[inline(always)]
-    fn number(sk: Ptr) -> u64 {
+    fn number(sk: Ptr, _: &Known) -> u64 {
         // SAFETY: the verifier knows the type of `sk`.
         unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
     }
@@ -195,8 +195,8 @@ impl Store for ByAddress {
     }
 
     #[inline(always)]
-    fn number(sk: Ptr) -> u64 {
-        number_of_address(sk)
+    fn number(sk: Ptr, known: &Known) -> u64 {
+        number_of_address(sk, known.began)
     }
 }
 
@@ -235,7 +235,7 @@ fn begin<S: Store>(tp: Ptr, role: u32) {
             known.owner_start = 0;
         }
     });
-    S::number(tp);
+    S::number(tp, known);
     if role == role::LISTENER {
         S::listens(tp, known);
     }
@@ -251,7 +251,7 @@ fn own<M: Mem>(known: &mut Known, task: Ptr) {
 fn established<S: Store>(tp: Ptr, old: u32) {
     let Some(known) = S::known(tp, true) else {
         // Who accepts it is told by its number all the same.
-        S::number(tp);
+        S::number(tp, &Known::EMPTY);
         return;
     };
     let time = now();
@@ -279,7 +279,7 @@ fn established<S: Store>(tp: Ptr, old: u32) {
     known.began = time;
     known.latency = 1;
     known.told = 0;
-    S::number(tp);
+    S::number(tp, known);
 }
 
 #[inline(always)]
@@ -361,7 +361,7 @@ fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, sta
         known,
         if phase as u32 == Phase::Progress as u32 { Step::Iterator } else { Step::Tracepoint },
     );
-    record.put(f::cookie, S::number(tp));
+    record.put(f::cookie, S::number(tp, known));
     record.put(f::phase, (phase as u32).into());
     let direction = if role == role::INCOMING { Direction::Incoming } else { Direction::Outgoing };
     let direction = if role == role::NONE { Direction::Unknown } else { direction };
@@ -393,7 +393,7 @@ fn connected<S: Store>(tp: Ptr, known: &Known) {
 
     let Some(mut record) = Record::begin(&net_tcp_connect::DEF) else { return };
     head::<Btf>(&record, tp, known, Step::Tracepoint);
-    record.put(f::cookie, S::number(tp));
+    record.put(f::cookie, S::number(tp, known));
     record.put(f::connect_latency, u64::from(known.latency) << 6);
     put_ends::<Btf>(&mut record, tp, &CONNECT_ENDS);
     record.send();
@@ -554,7 +554,7 @@ fn adopt<S: Store>(tp: Ptr, task: Ptr) {
     let cgroup = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
     known.cgroup = field::<Btf, u64>(pointer::<Btf>(cgroup, fact::CGROUP_KN), fact::KN_ID);
     own::<Btf>(known, task);
-    S::number(tp);
+    S::number(tp, known);
     if known.role == role::LISTENER {
         S::listens(tp, known);
     }

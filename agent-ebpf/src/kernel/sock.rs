@@ -9,7 +9,7 @@ use haechi_ebpf::event::{Field, net_flow};
 use haechi_ebpf::fact;
 use haechi_ebpf::flow::tcp;
 
-use crate::maps::address_key;
+use crate::maps::{CONNECTIONS, address_key};
 use crate::mem::{Mem, Probe, Ptr, field, get, has, inside, pointer};
 use crate::record::Record;
 
@@ -138,19 +138,24 @@ pub fn mptcp_group<M: Mem>(tp: Ptr) -> u64 {
     pointer::<Probe>(context, fact::MPTCP_CONN) as u64
 }
 
-/// A number for a socket on kernels that give a tracing program none: its address, made unreadable.
+/// A number for a connection on kernels that give a tracing program none: the address of its socket, made unreadable, and
+/// when it began, for addresses are used again.
 #[inline(always)]
-pub fn number_of_address(sk: Ptr) -> u64 {
+pub fn number_of_address(sk: Ptr, began: u64) -> u64 {
     // VERIFIER: "math between ptr_ pointer and ..": a copy that went through a helper is only a number.
     // SAFETY: one word is read.
     let address: u64 = unsafe { Probe::load((&raw const sk).cast()) };
-    (address ^ address_key()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (address ^ address_key() ^ began).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// The number of a socket that only its address is known of, as `flow` gives it.
 #[inline(always)]
 pub fn number_by_address(sk: Ptr) -> u64 {
-    if has(fact::HELPER_SOCK_FROM_FILE) { field::<Probe, u64>(sk, fact::SK_COOKIE) } else { number_of_address(sk) }
+    if has(fact::HELPER_SOCK_FROM_FILE) {
+        return field::<Probe, u64>(sk, fact::SK_COOKIE);
+    }
+    // SAFETY: the value is plain numbers.
+    number_of_address(sk, unsafe { CONNECTIONS.get(&(sk as u64)) }.map_or(0, |known| known.began))
 }
 
 /// The TCP socket below a socket that only its address is known of: itself, or the first path of MPTCP.
