@@ -186,7 +186,7 @@ pub const PROGRAMS: &[ProgramDef] = &[
     program("flow_adopt_by_address", Hook::Iter("task_file"), &[]),
     program("accept_fexit", Hook::Fexit(&["inet_accept"]), &[]),
     program("accept_fexit_mptcp", Hook::Fexit(&["mptcp_stream_accept"]), &[]),
-    program("accept_kretprobe", Hook::Kretprobe(&["inet_csk_accept"]), &[]),
+    program("accept_kprobe", Hook::Kprobe(&["security_sock_graft"]), &[]),
 ];
 
 const fn typed(programs: &'static [&'static str]) -> Plan {
@@ -207,7 +207,9 @@ const FLOWS: &[Plan] = &[
         blind: FLOW_BLIND,
     },
 ];
-const FLOW_BLIND: &str = "connects that find no route, which never begin; MPTCP connections older than the agent, until \
+const ACCEPT_BLIND: &str =
+    "who accepts a connection that was waiting before the agent came, if it takes longer than seconds";
+const FLOW_BLIND: &str = "connects that find no route, which never begin; MPTCP connections and listeners older than the agent, until \
                           they end";
 
 const LSM_BLIND: &str = "what another security module refuses before, and the verdict of those asked after";
@@ -325,8 +327,13 @@ pub const PLANS: &[EventPlans] = &[
     EventPlans {
         event: event::net_tcp_accept::ID,
         plans: &[
-            Plan { step: Step::Fexit, programs: &["accept_fexit"], optional: &["accept_fexit_mptcp"], blind: "" },
-            Plan { step: Step::Kprobe, programs: &["accept_kretprobe"], optional: &[], blind: "MPTCP connections" },
+            Plan {
+                step: Step::Fexit,
+                programs: &["accept_fexit"],
+                optional: &["accept_fexit_mptcp"],
+                blind: ACCEPT_BLIND,
+            },
+            Plan { step: Step::Kprobe, programs: &["accept_kprobe"], optional: &[], blind: ACCEPT_BLIND },
             Plan {
                 step: Step::RawSyscall,
                 programs: &["sys_exit"],

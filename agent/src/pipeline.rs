@@ -160,7 +160,7 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
     // Programs first, then the processes that are there already: nothing falls between.
     let demands = core.demands();
     let mut kernel = Kernel::open(&config.kernel(demands.clone()))?;
-    for choice in kernel.choices().iter().filter(|c| c.step.is_none()) {
+    for choice in kernel.choices().iter().filter(|c| c.step.is_none() && !c.declined) {
         let reason = choice.refused.first().map_or("", |r| r.reason.as_str());
         warn!(event = choice.event, reason, "this event cannot be had here; `haechi check` says more");
     }
@@ -170,7 +170,7 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         Err(error) => warn!(%error, "containers that run already will not be recognised"),
     }
     drop(inbox.push(Input::Seed(kernel.seed()?)));
-    kernel.adopt_sockets()?;
+    adopt(&mut kernel);
     let drain = kernel.take_drain().ok_or_else(|| io::Error::other("the rings were taken already"))?;
     let collector = Collector::start(drain, inbox.clone())?;
     let answers = inbox.clone();
@@ -277,7 +277,7 @@ impl Steering {
         let mut metrics = interval(METRICS);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut soon = false;
-        let mut adopt = pin!(sleep(ADOPT_AGAIN));
+        let mut again = pin!(sleep(ADOPT_AGAIN));
         let mut adopted = false;
         let telling = self.worker.telling.clone();
         let mut over = pin!(async {
@@ -316,11 +316,9 @@ impl Steering {
                     self.stuck(watch);
                     self.kernel.flush_log();
                 }
-                () = &mut adopt, if !adopted => {
+                () = &mut again, if !adopted => {
                     adopted = true;
-                    if let Err(error) = self.kernel.adopt_sockets() {
-                        warn!(%error, "some connections that were open already have no owner");
-                    }
+                    adopt(&mut self.kernel);
                 }
                 _ = metrics.tick(), if run.metrics_file.is_some() => {
                     run.metrics_file.iter().for_each(|path| write_metrics(path, &self.snapshot()));
@@ -419,7 +417,10 @@ impl Steering {
         if let Err(error) = self.kernel.set_demands(&demands) {
             warn!(%error, "filters of old rules stay in the kernel");
         }
-        self.polling.replace(self.kernel.poller());
+        let poller = self.kernel.poller();
+        if self.polling.replace(poller) {
+            adopt(&mut self.kernel);
+        }
         self.demands = demands;
         info!(
             added = ?report.added, changed = ?report.changed, removed = ?report.removed,
@@ -452,6 +453,13 @@ impl Steering {
             ledger.set_lost(event.id, Loss::Rejected, rejected);
         }
         Ok(Summary { totals, poll, ledger })
+    }
+}
+
+/// Takes in the sockets that are open; without, they have no owner, and are told when they end.
+fn adopt(kernel: &mut Kernel) {
+    if let Err(error) = kernel.adopt_sockets() {
+        warn!(%error, "some connections that were open already have no owner");
     }
 }
 

@@ -60,9 +60,12 @@ impl Polling {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// From now on `poller` is asked.
-    pub fn replace(&self, poller: Option<Arc<Poller>>) {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).poller = poller;
+    /// From now on `poller` is asked. Returns whether nobody was before.
+    pub fn replace(&self, poller: Option<Arc<Poller>>) -> bool {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = state.poller.is_none() && poller.is_some();
+        state.poller = poller;
+        first
     }
 
     /// What it cost so far.

@@ -1,7 +1,7 @@
 //! Who accepted a connection. When it is established nobody has: until then it belongs to whoever listens.
 
-use aya_ebpf::macros::{fexit, kretprobe};
-use aya_ebpf::programs::{FExitContext, RetProbeContext};
+use aya_ebpf::macros::{fexit, kprobe};
+use aya_ebpf::programs::{FExitContext, ProbeContext};
 use haechi_ebpf::event::net_tcp_accept::{self as event, field as f};
 use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
@@ -45,11 +45,13 @@ fn grafted(socket: Ptr, step: Step) {
     }
 }
 
-/// `struct sock *inet_csk_accept(struct sock *sk, ..)`, net/ipv4/inet_connection_sock.c.
-#[kretprobe]
-fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
-    let sk: Ptr = ctx.ret();
-    if !sk.is_null() {
+/// `void security_sock_graft(struct sock *sk, struct socket *parent)`, security/security.c: the accepted socket gets a
+/// descriptor's. (A return probe of the accept itself would be held by every thread that waits there.)
+#[kprobe]
+fn accept_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg::<Ptr>(0)
+        && !sk.is_null()
+    {
         accepted(sk, Step::Kprobe, 0);
     }
     0

@@ -286,10 +286,16 @@ fn established<S: Store>(tp: Ptr, old: u32) {
 fn closed<S: Store>(tp: Ptr, old: u32) {
     match S::known(tp, false) {
         Some(known) => {
-            let role = known.role;
+            let mut role = known.role;
             known.role = role::NONE;
+            // The run that should have seen it established was skipped, or there was none (TCP Fast Open).
+            if role == role::LISTENER && old != tcp::LISTEN && old != tcp::SYN_RECV && old != tcp::CLOSE {
+                role = role::INCOMING;
+                known.marks = mark::INHERITED;
+            }
             if role == role::OUTGOING || role == role::INCOMING {
-                let phase = if known.latency == 0 { Phase::Failed } else { Phase::End };
+                let never = old == tcp::SYN_SENT || old == tcp::SYN_RECV;
+                let phase = if never { Phase::Failed } else { Phase::End };
                 let _ = report::<S, Btf>(tp, known, role, phase, old);
             }
             S::forget(tp);
@@ -375,7 +381,14 @@ fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, sta
         record.put(f::connect_latency, u64::from(known.latency) << 6);
     }
     let error = field::<M, u32>(tp, fact::SK_ERR);
-    let ended = if phase as u32 == Phase::Progress as u32 { Reason::None } else { reason(phase, state, error) };
+    let ended = if phase as u32 == Phase::Progress as u32 {
+        Reason::None
+    } else if phase as u32 == Phase::Failed as u32 && error == 0 && activity::<M>(tp) == 0 {
+        // Not one SYN left: no port was free, or the route was lost.
+        Reason::Error
+    } else {
+        reason(phase, state, error)
+    };
     record.put(f::reason, (ended as u32).into());
     record.put(f::error, error.into());
     let group = mptcp_group::<M>(tp);
@@ -394,7 +407,9 @@ fn connected<S: Store>(tp: Ptr, known: &Known) {
     let Some(mut record) = Record::begin(&net_tcp_connect::DEF) else { return };
     head::<Btf>(&record, tp, known, Step::Tracepoint);
     record.put(f::cookie, S::number(tp, known));
-    record.put(f::connect_latency, u64::from(known.latency) << 6);
+    if known.marks & mark::ADOPTED == 0 {
+        record.put(f::connect_latency, u64::from(known.latency) << 6);
+    }
     put_ends::<Btf>(&mut record, tp, &CONNECT_ENDS);
     record.send();
 }
@@ -538,8 +553,9 @@ fn adopt<S: Store>(tp: Ptr, task: Ptr) {
     if known.tgid != 0 {
         return;
     }
-    if known.role == role::NONE {
-        known.role = match state {
+    let mut role = known.role;
+    if role == role::NONE {
+        role = match state {
             tcp::LISTEN => role::LISTENER,
             _ if state == tcp::SYN_SENT || connected_from_here::<S::Mem>(tp, state) => role::OUTGOING,
             _ => role::INCOMING,
@@ -555,7 +571,9 @@ fn adopt<S: Store>(tp: Ptr, task: Ptr) {
     known.cgroup = field::<Btf, u64>(pointer::<Btf>(cgroup, fact::CGROUP_KN), fact::KN_ID);
     own::<Btf>(known, task);
     S::number(tp, known);
-    if known.role == role::LISTENER {
+    // Last: whoever looks meanwhile shall not tell of it without its owner.
+    known.role = role;
+    if role == role::LISTENER {
         S::listens(tp, known);
     }
 }

@@ -135,7 +135,8 @@ pub fn mptcp_group<M: Mem>(tp: Ptr) -> u64 {
     }
     // SAFETY: a probe read; the context belongs to MPTCP, whose type the socket does not tell.
     let context: Ptr = unsafe { Probe::load(inside(tp, fact::ICSK_ULP_DATA)) };
-    pointer::<Probe>(context, fact::MPTCP_CONN) as u64
+    let connection = pointer::<Probe>(context, fact::MPTCP_CONN);
+    if connection.is_null() { 0 } else { number_of_address(connection, 0) }
 }
 
 /// A number for a connection on kernels that give a tracing program none: the address of its socket, made unreadable, and
@@ -148,14 +149,14 @@ pub fn number_of_address(sk: Ptr, began: u64) -> u64 {
     (address ^ address_key() ^ began).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The number of a socket that only its address is known of, as `flow` gives it.
+/// The number of a connection of which only its socket's address is known, as `flow` gives it; 0 where there is none.
 #[inline(always)]
 pub fn number_by_address(sk: Ptr) -> u64 {
     if has(fact::HELPER_SOCK_FROM_FILE) {
         return field::<Probe, u64>(sk, fact::SK_COOKIE);
     }
     // SAFETY: the value is plain numbers.
-    number_of_address(sk, unsafe { CONNECTIONS.get(&(sk as u64)) }.map_or(0, |known| known.began))
+    unsafe { CONNECTIONS.get(&(sk as u64)) }.map_or(0, |known| number_of_address(sk, known.began))
 }
 
 /// The TCP socket below a socket that only its address is known of: itself, or the first path of MPTCP.

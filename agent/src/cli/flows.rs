@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use haechi_ebpf::symbol::Symbol;
+
 use super::{Failure, OrFail, Settings, WRONG, colour, run};
 use crate::pipeline::Run;
 use crate::sinks::table::{Filter, Sort, Spec};
@@ -57,6 +59,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         states: args.state.iter().map(|s| s.to_ascii_uppercase().replace('-', "_")).collect(),
         containers: args.container.clone(),
     };
+    if let Some(wrong) = filter.states.iter().find(|s| !is_state(s)) {
+        return Err(Failure::wrong(format!("`{}` is no state of a TCP connection", wrong.to_ascii_lowercase())));
+    }
     // Connections alone: nothing is judged, and what the configuration sends elsewhere stays with `run`.
     config.rules.builtin = false;
     config.rules.dirs.clear();
@@ -73,4 +78,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         json: args.json,
     };
     run::start(&config, &Run { duration: args.duration, table: Some(spec), colour: colour(), ..Run::default() })
+}
+
+fn is_state(name: &str) -> bool {
+    (1..=12).any(|number| {
+        let mut text = String::new();
+        // A string takes everything.
+        let _ = Symbol::TcpState.write(number, &mut text);
+        text.trim_start_matches("TCP_") == name.trim_start_matches("TCP_")
+    })
 }

@@ -197,8 +197,8 @@ impl Core {
         self.learn_cgroup(&view);
         self.tree.apply(&view, &self.cgroups);
         let event = Event::join(view, &self.tree);
-        if view.event() == net_flow::ID {
-            self.flows.see(&view, leaf(event.exe()));
+        if view.event() == net_flow::ID && !self.flows.see(&view, leaf(event.exe())) {
+            return;
         }
         if !self.selection.in_scope(&event) {
             return;

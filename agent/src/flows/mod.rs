@@ -109,6 +109,13 @@ struct Flow {
     age: u64,
 }
 
+/// An MPTCP connection.
+#[derive(Debug, Default)]
+struct Group {
+    owner: Option<Owner>,
+    paths: u32,
+}
+
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Counts {
@@ -132,8 +139,9 @@ pub struct Flows {
     live: HashMap<u64, Flow>,
     by_age: VecDeque<(u64, u64)>,
     ages: u64,
-    ended: VecDeque<u64>,
-    groups: HashMap<u64, Owner>,
+    ended: HashMap<u64, u64>,
+    ended_order: VecDeque<u64>,
+    groups: HashMap<u64, Group>,
     limit: usize,
     counts: Counts,
     top: Top,
@@ -147,7 +155,8 @@ impl Flows {
             live: HashMap::new(),
             by_age: VecDeque::new(),
             ages: 0,
-            ended: VecDeque::new(),
+            ended: HashMap::new(),
+            ended_order: VecDeque::new(),
             groups: HashMap::new(),
             limit: limit.max(1),
             counts: Counts::default(),
@@ -164,7 +173,7 @@ impl Flows {
     /// A process accepted a connection.
     pub fn accept(&mut self, view: &View<'_>) {
         let Some(cookie) = view.number(net_tcp_accept::field::cookie).filter(|c| *c != 0) else { return };
-        if !self.ended.contains(&cookie) {
+        if !self.ended.contains_key(&cookie) {
             self.flow(cookie).accepted = Some(Owner::of(view));
         }
     }
@@ -174,7 +183,7 @@ impl Flows {
     pub fn amend(&self, view: &View<'_>) -> Option<Vec<u8>> {
         let cookie = view.number(net_flow::field::cookie)?;
         let accepted = self.live.get(&cookie).and_then(|flow| flow.accepted);
-        let group = || self.groups.get(&view.number(net_flow::field::group)?).copied();
+        let group = || self.groups.get(&view.number(net_flow::field::group)?)?.owner;
         let owner = match accepted {
             Some(owner) => owner,
             None if unowned(view) => group()?,
@@ -183,38 +192,70 @@ impl Flows {
         (unowned(view) || Owner::of(view) != owner).then(|| owner.put(view))
     }
 
-    /// Takes in the record of a connection whose program goes by `name`.
-    pub fn see(&mut self, view: &View<'_>, name: &str) {
+    /// Takes in the record of a connection whose program goes by `name`. Returns whether it says anything: a look at a
+    /// connection that ended meanwhile comes too late.
+    pub fn see(&mut self, view: &View<'_>, name: &str) -> bool {
         use net_flow::field as f;
         let number = |field| view.number(field).unwrap_or_default();
         let (cookie, start, phase) = (number(f::cookie), number(f::start_time), number(f::phase));
+        if phase == u64::from(Phase::Progress as u32) && self.ended.get(&cookie) == Some(&start) {
+            return false;
+        }
         let totals = Totals::of(view);
         let flow = self.flow(cookie);
         // The kernel numbers sockets, and a socket can connect more than once.
         let fresh = flow.start != start || start == 0;
-        let before = if fresh { Totals::default() } else { flow.totals };
+        // What it moved before the agent came is nobody's news.
+        let adopted = number(f::marks) & u64::from(mark::ADOPTED) != 0;
+        let before = match (fresh, adopted) {
+            (true, true) => totals,
+            (true, false) => Totals::default(),
+            (false, _) => flow.totals,
+        };
         (flow.start, flow.totals) = (start, totals);
         self.top.add(name, totals.since(before));
-        if let Some(group) = view.number(f::group)
-            && !unowned(view)
-        {
-            if self.groups.len() >= GROUPS {
-                self.groups.clear();
-            }
-            self.groups.insert(group, Owner::of(view));
-        }
         if fresh {
             count(&mut self.counts.seen, number(f::direction));
         }
-        if phase != u64::from(Phase::Progress as u32) {
+        let ended = phase != u64::from(Phase::Progress as u32);
+        if let Some(group) = view.number(f::group) {
+            self.path(group, view, fresh, ended);
+        }
+        if ended {
             let by =
                 if phase == u64::from(Phase::End as u32) { &mut self.counts.ended } else { &mut self.counts.failed };
             count(by, number(f::reason));
             self.live.remove(&cookie);
-            self.ended.push_back(cookie);
-            if self.ended.len() > ENDED {
-                self.ended.pop_front();
+            self.forget_later(cookie, start);
+        }
+        true
+    }
+
+    /// A path of an MPTCP connection: the connection's owner is who owns any of them.
+    fn path(&mut self, group: u64, view: &View<'_>, fresh: bool, ended: bool) {
+        if self.groups.len() >= GROUPS && !self.groups.contains_key(&group) {
+            // Of one whose paths have all ended a last one may still be told; not for ever.
+            self.groups.retain(|_, g| g.paths > 0);
+            if self.groups.len() >= GROUPS {
+                return;
             }
+        }
+        let known = self.groups.entry(group).or_default();
+        known.paths += u32::from(fresh);
+        if !unowned(view) {
+            known.owner = Some(Owner::of(view));
+        }
+        known.paths = known.paths.saturating_sub(u32::from(ended));
+    }
+
+    fn forget_later(&mut self, cookie: u64, start: u64) {
+        if self.ended.insert(cookie, start).is_none() {
+            self.ended_order.push_back(cookie);
+        }
+        if self.ended_order.len() > ENDED
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
         }
     }
 

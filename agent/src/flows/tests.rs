@@ -76,6 +76,17 @@ fn totals_are_added_once_whatever_was_told_before() {
 }
 
 #[test]
+fn what_was_moved_before_the_agent_is_no_news_and_a_late_look_says_nothing() {
+    let mut flows = Flows::new(8, 4);
+    assert!(flows.see(&view(&flow(1, Phase::Progress, 1000, mark::ADOPTED)), "x"));
+    assert!(flows.see(&view(&flow(1, Phase::End, 1010, mark::ADOPTED)), "x"));
+    assert!(!flows.see(&view(&flow(1, Phase::Progress, 1005, mark::ADOPTED)), "x"));
+    let counts = flows.counts();
+    assert_eq!(counts.top, [Row { name: "x".into(), totals: Totals { tx: 10, ..Totals::default() } }]);
+    assert_eq!((counts.live, counts.seen), (0, [0, 0, 1]));
+}
+
+#[test]
 fn an_accept_that_comes_after_the_end_is_not_kept() {
     let mut flows = Flows::new(8, 4);
     flows.see(&view(&flow(1, Phase::End, 5, 0)), "x");
@@ -104,9 +115,11 @@ fn the_busiest_have_names_and_no_series_goes_down() {
     top.add("busy", bytes(100));
     let row = |name: &str, tx| Row { name: name.into(), totals: bytes(tx) };
     assert_eq!(top.rows(), [row("idle", 1), row(OTHER, 100)]);
-    top.choose();
-    assert_eq!(top.rows(), [row("busy", 0), row(OTHER, 101)]);
+    let mut minute = |top: &mut Top| (0..120).for_each(|_| top.choose());
+    minute(&mut top);
+    assert_eq!(top.rows(), [row("busy", 0), row(OTHER, 100)]);
     top.add("busy", bytes(7));
-    top.choose();
+    top.add("idle", bytes(1));
+    minute(&mut top);
     assert_eq!(top.rows(), [row("busy", 7), row(OTHER, 101)]);
 }

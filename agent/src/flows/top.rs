@@ -1,5 +1,5 @@
 //! The busiest names of a counter, and "other": a metric's labels stay few, whatever runs on the node, and its sum stays
-//! right. A name that gains a place starts from 0; what one had that loses it goes to "other". No series ever goes down.
+//! right. A name that gains a place starts from 0; the series of one that loses its place ends. None ever goes down.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,8 @@ use super::Totals;
 
 /// The label for all without a place.
 pub const OTHER: &str = "other";
+/// Calls of [`Top::choose`] for each choice: a minute of ticks, so that each look at all connections counts.
+const PAUSE: u32 = 120;
 /// Names without a place whose bytes are remembered.
 const WAITING: usize = 4096;
 
@@ -28,6 +30,7 @@ pub struct Top {
     shown: HashMap<Box<str>, Shown>,
     waiting: HashMap<Box<str>, u64>,
     other: Totals,
+    calls: u32,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +44,7 @@ impl Top {
     /// Knows `places` by name.
     #[must_use]
     pub fn new(places: usize) -> Self {
-        Self { places, shown: HashMap::new(), waiting: HashMap::new(), other: Totals::default() }
+        Self { places, shown: HashMap::new(), waiting: HashMap::new(), other: Totals::default(), calls: 0 }
     }
 
     /// Adds to the totals of `name`.
@@ -62,22 +65,27 @@ impl Top {
         }
     }
 
-    /// Gives places to names that moved more than twice as much as their holders since the last time.
+    /// Every minute gives places to names that moved more than twice as much as their holders lately.
     pub fn choose(&mut self) {
+        self.calls += 1;
+        if self.calls % PAUSE != 0 {
+            return;
+        }
         while let Some((name, bytes)) = self.waiting.iter().max_by_key(|w| (*w.1, w.0)).map(|w| (w.0.clone(), *w.1))
             && let Some((least, recent)) =
                 self.shown.iter().min_by_key(|s| (s.1.recent, s.0)).map(|s| (s.0.clone(), s.1.recent))
             && bytes > 2 * recent
         {
-            if let Some(gone) = self.shown.remove(&least) {
-                self.other.add(gone.totals);
-            }
+            self.shown.remove(&least);
             self.waiting.remove(&name);
             // What it moved so far stays where it was counted. It keeps its place until it is as idle as those.
             self.shown.insert(name, Shown { totals: Totals::default(), recent: bytes });
         }
-        self.waiting.clear();
-        self.shown.values_mut().for_each(|s| s.recent = 0);
+        self.waiting.retain(|_, bytes| {
+            *bytes /= 2;
+            *bytes > 0
+        });
+        self.shown.values_mut().for_each(|s| s.recent /= 2);
     }
 
     /// All rows in order of their names, with "other" where there is any.

@@ -19,6 +19,9 @@ pub struct Choice {
     /// The same, as the kernel programs number it.
     #[serde(skip)]
     pub step_kind: Option<Step>,
+    /// It could be had, but is not worth what it would cost here.
+    #[serde(skip)]
+    pub declined: bool,
     /// Programs attached for it.
     pub programs: Vec<&'static str>,
     /// What this way cannot see.
@@ -48,9 +51,10 @@ pub(super) fn choose(
     cheap: bool,
     mut attach: impl FnMut(&'static str) -> Result<(), Refusal>,
 ) -> Choice {
-    let mut refused = Vec::new();
+    let (mut refused, mut declined) = (Vec::new(), false);
     for plan in plans(event) {
         if cheap && plan.step == Step::RawSyscall {
+            declined = true;
             refused.push(Refused {
                 step: plan.step.name(),
                 program: plan.programs.first().copied().unwrap_or(""),
@@ -91,6 +95,7 @@ pub(super) fn choose(
             event: by_id(event).map_or("", |d| d.name),
             step: Some(plan.step.name()),
             step_kind: Some(plan.step),
+            declined: false,
             programs,
             blind: plan.blind.into(),
             refused,
@@ -101,6 +106,7 @@ pub(super) fn choose(
         event: by_id(event).map_or("", |d| d.name),
         step: None,
         step_kind: None,
+        declined,
         programs: Vec::new(),
         blind: "all of it: no way to produce it works here".into(),
         refused,

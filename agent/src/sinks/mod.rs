@@ -94,6 +94,11 @@ trait Sink: Send {
     /// Takes an item and holds it back.
     fn gather(&mut self, item: &Item);
 
+    /// How often it wants to be flushed though nothing came; `None` for never.
+    fn beat(&self) -> Option<Duration> {
+        None
+    }
+
     /// Lets go of everything held back. After an error all of it counts as lost.
     fn flush(&mut self) -> io::Result<()>;
 }

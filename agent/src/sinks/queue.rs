@@ -204,8 +204,10 @@ struct Worker {
 impl Worker {
     /// Works until there are no senders, or the reader is gone.
     fn run(&mut self, receiver: &Receiver<Arc<Item>>) {
-        while let Ok(item) = receiver.recv() {
-            self.gather(item);
+        while let Some(item) = self.next(receiver) {
+            if let Some(item) = item {
+                self.gather(item);
+            }
             while self.gathered.len() < TOGETHER
                 && let Ok(item) = receiver.try_recv()
             {
@@ -224,6 +226,16 @@ impl Worker {
         if !self.telling.is_empty() {
             // What fails here has been said and counted before.
             let _ = self.flush();
+        }
+    }
+
+    /// The next item, or nothing where the sink wants to be flushed all the same; `None` at the end.
+    fn next(&self, receiver: &Receiver<Arc<Item>>) -> Option<Option<Arc<Item>>> {
+        let Some(beat) = self.sink.beat() else { return receiver.recv().ok().map(Some) };
+        match receiver.recv_timeout(beat) {
+            Ok(item) => Some(Some(item)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
+            Err(RecvTimeoutError::Disconnected) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use haechi_ebpf::event::{Field, net_flow};
-use haechi_ebpf::flow::Phase;
+use haechi_ebpf::flow::{Phase, mark};
 use haechi_ebpf::symbol::Symbol;
 use haechi_ebpf::wire::View;
 use haechi_signatures::sockaddr::ip;
@@ -173,7 +173,7 @@ impl Table {
         // Descriptors of our own: no lock and no buffer that others share.
         let out = || io::stdout().as_fd().try_clone_to_owned().map(File::from);
         Ok(Self {
-            lines: Lines::new(out()?, Format::Json, context.clone()),
+            lines: Lines::new(out()?, if spec.json { Format::Json } else { Format::Pretty }, context.clone()),
             out: out()?,
             clear: io::stdout().is_terminal(),
             rows: HashMap::new(),
@@ -185,7 +185,7 @@ impl Table {
     fn take(&mut self, happening: &Happening, view: &View<'_>) {
         use net_flow::field as f;
         let number = |field| view.number(field).unwrap_or_default();
-        let key = (number(f::cookie), number(f::start_time));
+        let key = key(view);
         let end = |address, port| {
             let address = self::address(view, address).map_or_else(String::new, |a| a.to_string());
             let port = number(port);
@@ -198,6 +198,7 @@ impl Table {
             }
             reason => spelled(Symbol::FlowReason, reason),
         };
+        let adopted = number(f::marks) & u64::from(mark::ADOPTED) != 0;
         let exe = exe(happening);
         let row = Row {
             who: if exe.is_empty() { "?".into() } else { leaf(exe).into() },
@@ -208,7 +209,10 @@ impl Table {
             state,
             tx: number(f::tx_bytes),
             rx: number(f::rx_bytes),
-            drawn: self.rows.get(&key).map_or(0, |r| r.drawn),
+            drawn: self
+                .rows
+                .get(&key)
+                .map_or(if adopted { number(f::tx_bytes) + number(f::rx_bytes) } else { 0 }, |r| r.drawn),
             srtt: number(f::srtt),
             retransmits: number(f::retransmits),
             ended: (!progress).then(Instant::now),
@@ -288,7 +292,14 @@ impl Sink for Table {
             } else {
                 self.take(happening, &view);
             }
+        } else {
+            // It did fit before: another state, or another owner.
+            self.rows.remove(&key(&view));
         }
+    }
+
+    fn beat(&self) -> Option<Duration> {
+        (!self.spec.json).then_some(self.spec.interval)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -310,6 +321,12 @@ impl Drop for Table {
             let _ = self.out.write_all(text.as_bytes());
         }
     }
+}
+
+/// What names a connection.
+fn key(view: &View<'_>) -> (u64, u64) {
+    use net_flow::field as f;
+    (view.number(f::cookie).unwrap_or_default(), view.number(f::start_time).unwrap_or_default())
 }
 
 fn address(view: &View<'_>, field: Field) -> Option<IpAddr> {
