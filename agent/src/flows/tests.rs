@@ -115,7 +115,7 @@ fn the_busiest_have_names_and_no_series_goes_down() {
     top.add("busy", bytes(100));
     let row = |name: &str, tx| Row { name: name.into(), totals: bytes(tx) };
     assert_eq!(top.rows(), [row("idle", 1), row(OTHER, 100)]);
-    let mut minute = |top: &mut Top| (0..120).for_each(|_| top.choose());
+    let minute = |top: &mut Top| (0..120).for_each(|_| top.choose());
     minute(&mut top);
     assert_eq!(top.rows(), [row("busy", 0), row(OTHER, 100)]);
     top.add("busy", bytes(7));

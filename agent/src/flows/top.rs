@@ -68,7 +68,7 @@ impl Top {
     /// Every minute gives places to names that moved more than twice as much as their holders lately.
     pub fn choose(&mut self) {
         self.calls += 1;
-        if self.calls % PAUSE != 0 {
+        if !self.calls.is_multiple_of(PAUSE) {
             return;
         }
         while let Some((name, bytes)) = self.waiting.iter().max_by_key(|w| (*w.1, w.0)).map(|w| (w.0.clone(), *w.1))
