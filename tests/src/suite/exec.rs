@@ -64,7 +64,7 @@ fn wanted(context: &Context, before: &Did, after: &Did) -> Result<Vec<(&'static 
     Ok(vec![
         ("cmdpath", (&path).into()),
         ("pathname", (&me.exe).into()),
-        ("dev", exact(&file.path, file.dev.into())),
+        ("dev", exact(&me.exe, file.dev.into())),
         ("inode", file.inode.into()),
         ("ctime", file.ctime.into()),
         ("inode_mode", Want::Mode(file.mode)),
@@ -87,7 +87,7 @@ fn wanted(context: &Context, before: &Did, after: &Did) -> Result<Vec<(&'static 
         ("cap_effective", me.caps[2].into()),
         ("cap_permitted", me.caps[1].into()),
         ("cap_inheritable", me.caps[0].into()),
-        ("nlink", exact(&file.path, file.nlink.into())),
+        ("nlink", exact(&me.exe, file.nlink.into())),
     ])
 }
 
