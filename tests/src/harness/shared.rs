@@ -34,7 +34,7 @@ impl Context {
     ///
     /// # Errors
     /// When it does not end well.
-    pub(super) fn end_shared(&self) -> Result<()> {
+    pub fn end_shared(&self) -> Result<()> {
         let agent = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(agent) = agent else { return Ok(()) };
         let stopped = agent.stop()?;
