@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -76,17 +78,34 @@ pub(crate) fn pass_on(child: &mut Child, mut each: impl FnMut(&str)) -> Result<(
     Ok(())
 }
 
-/// Ends a process and everything below it, by id. A child found dead already is no error.
+/// Ends a process and everything below it, by id. A child found dead already is no error. Each is stopped before its
+/// children are looked for: one that still ran could make another meanwhile, which nobody would find.
 pub(crate) fn end_tree(root: u32) {
+    // Failure means that it is gone, which is what we want.
+    let send = |signal: &str, pid: u32| {
+        let _gone = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
+    };
     let mut tree = vec![root];
     let mut at = 0;
     while at < tree.len() {
+        send("-STOP", tree[at]);
+        wait_stopped(tree[at]);
         tree.extend(children(tree[at]));
         at += 1;
     }
-    for pid in tree.iter().rev() {
-        // Failure means that it is gone, which is what we want.
-        let _gone = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+    tree.iter().rev().for_each(|pid| send("-KILL", *pid));
+}
+
+/// Waits until a process runs no more: a signal is on its way while a fork is being finished.
+fn wait_stopped(pid: u32) {
+    for _ in 0..100 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name may hold anything: the state stands behind its last bracket.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if !matches!(state, Some('R' | 'S' | 'D')) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
