@@ -41,7 +41,26 @@ pub enum Symbol {
     Errno,
 }
 
+/// A number that is shown by its spelling.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelled {
+    symbol: Symbol,
+    value: u64,
+}
+
+impl fmt::Display for Spelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.symbol.write(self.value, f)
+    }
+}
+
 impl Symbol {
+    /// `value`, to be shown by its spelling.
+    #[must_use]
+    pub const fn of(self, value: u64) -> Spelled {
+        Spelled { symbol: self, value }
+    }
+
     /// Writes the spelling of `value`. Bits and values without a name are written as numbers.
     ///
     /// # Errors
@@ -328,7 +347,7 @@ pub const CAPABILITIES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::String;
+    use std::string::ToString as _;
 
     #[test]
     fn values_are_spelled_as_users_know_them() {
@@ -347,9 +366,7 @@ mod tests {
             (Symbol::Capabilities, 0, "none"),
             (Symbol::None, 7, "7"),
         ] {
-            let mut out = String::new();
-            symbol.write(value, &mut out).expect("a string takes everything");
-            assert_eq!(out, want);
+            assert_eq!(symbol.of(value).to_string(), want);
         }
     }
 }

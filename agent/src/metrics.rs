@@ -52,13 +52,7 @@ fn one(value: u64) -> Vec<Sample> {
 
 /// Counts by number, under the spelling of the number, from `first` on.
 fn spelled(symbol: Symbol, first: usize, counts: &[u64]) -> Vec<Sample> {
-    let name = |i: usize| {
-        let mut name = String::new();
-        // A string takes everything.
-        let _ = symbol.write(i as u64, &mut name);
-        vec![name]
-    };
-    counts.iter().enumerate().skip(first).map(|(i, n)| (name(i), *n)).collect()
+    counts.iter().enumerate().skip(first).map(|(i, n)| (vec![symbol.of(i as u64).to_string()], *n)).collect()
 }
 
 fn top(snapshot: &Snapshot, value: fn(&Totals) -> u64) -> Vec<Sample> {

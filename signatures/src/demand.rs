@@ -24,7 +24,7 @@ impl Paths {
     /// Whether `path` is wanted: the exact test behind what the kernel lets through.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        let leaf = path.rsplit('/').next().unwrap_or(path);
+        let leaf = crate::path::leaf(path);
         self.is_any()
             || self.leaves.iter().any(|l| l == leaf)
             || self.prefixes.iter().any(|p| path.starts_with(p.as_str()))

@@ -75,10 +75,7 @@ impl<'a> SockAddr<'a> {
     /// Names and values of its members as Tracee writes them: all are strings.
     #[must_use]
     pub fn members(&self) -> Vec<(&'static str, String)> {
-        let mut family = String::new();
-        // A string takes everything.
-        let _ = Symbol::SocketFamily.write(self.family().into(), &mut family);
-        let mut members = vec![("sa_family", family)];
+        let mut members = vec![("sa_family", Symbol::SocketFamily.of(self.family().into()).to_string())];
         match self {
             Self::V4(a) => {
                 members.push(("sin_addr", a.ip().to_string()));

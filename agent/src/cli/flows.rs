@@ -81,10 +81,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn is_state(name: &str) -> bool {
-    (1..=12).any(|number| {
-        let mut text = String::new();
-        // A string takes everything.
-        let _ = Symbol::TcpState.write(number, &mut text);
-        text.trim_start_matches("TCP_") == name.trim_start_matches("TCP_")
-    })
+    let bare = |name: &str| name.trim_start_matches("TCP_").to_owned();
+    (1..=12).any(|number| bare(&Symbol::TcpState.of(number).to_string()) == bare(name))
 }

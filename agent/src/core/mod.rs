@@ -18,6 +18,7 @@ use haechi_ebpf::wire::{View, at};
 use haechi_signatures::demand::Demand;
 use haechi_signatures::engine::{Engine, ReloadReport};
 use haechi_signatures::model::{Event, Finding, ProcessInfo, ProcessKey, Processes};
+use haechi_signatures::path;
 use haechi_signatures::record::Builder;
 
 use crate::batch::Batch;
@@ -197,7 +198,7 @@ impl Core {
         self.learn_cgroup(&view);
         self.tree.apply(&view, &self.cgroups);
         let event = Event::join(view, &self.tree);
-        if view.event() == net_flow::ID && !self.flows.see(&view, leaf(event.exe())) {
+        if view.event() == net_flow::ID && !self.flows.see(&view, program(event.exe())) {
             return;
         }
         if !self.selection.in_scope(&event) {
@@ -316,8 +317,8 @@ impl Core {
 }
 
 /// A program's name, as metrics show it.
-fn leaf(exe: &str) -> &str {
-    let leaf = exe.rsplit('/').next().unwrap_or(exe);
+fn program(exe: &str) -> &str {
+    let leaf = path::leaf(exe);
     if leaf.is_empty() { "unknown" } else { leaf }
 }
 

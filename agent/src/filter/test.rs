@@ -185,10 +185,7 @@ impl Want {
             (Self::Number(n), Got::Number(g) | Got::Symbol(g, _)) => n == g,
             (Self::Number(n), Got::Any(all)) => all.contains(n),
             (_, Got::Text(text)) => self.matches(text),
-            (_, Got::Symbol(n, symbol)) => {
-                let mut text = String::new();
-                symbol.write(*n as u64, &mut text).is_ok() && self.matches(&text)
-            }
+            (_, Got::Symbol(n, symbol)) => self.matches(&symbol.of(*n as u64).to_string()),
             _ => false,
         }
     }

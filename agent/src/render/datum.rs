@@ -135,10 +135,7 @@ fn of_value<'a>(field: &'static FieldDef, value: Value<'_>, decoded: bool, env: 
 }
 
 fn spell<'a>(field: &'static FieldDef, value: u64) -> Datum<'a> {
-    let mut text = String::new();
-    // A string takes everything.
-    let _ = field.symbol.write(value, &mut text);
-    Datum::new(field.name, "str", text.into())
+    Datum::new(field.name, "str", field.symbol.of(value).to_string().into())
 }
 
 /// Members of an address; ports and the like are numbers.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use haechi_ebpf::event::{Field, net_flow};
 use haechi_ebpf::flow::{Phase, mark};
 use haechi_ebpf::symbol::Symbol;
 use haechi_ebpf::wire::View;
+use haechi_signatures::path::leaf;
 use haechi_signatures::sockaddr::ip;
 
 use super::lines::Lines;
@@ -100,7 +101,7 @@ impl Filter {
         let ends = [address(view, f::src), address(view, f::dst)];
         let ports = [number(f::src_port) as u16, number(f::dst_port) as u16];
         let exe = exe(happening);
-        let state = spelled(Symbol::TcpState, number(f::state));
+        let state = Symbol::TcpState.of(number(f::state)).to_string();
         let container = happening.container.as_deref().map_or("", |c| &c.id);
         any(
             self.processes.is_empty(),
@@ -109,7 +110,7 @@ impl Filter {
             self.addresses.is_empty(),
             self.addresses.iter().any(|net| ends.iter().flatten().any(|a| net.contains(*a))),
         ) && any(self.ports.is_empty(), self.ports.iter().any(|p| ports.contains(p)))
-            && self.direction.as_deref().is_none_or(|d| d == spelled(Symbol::FlowDirection, number(f::direction)))
+            && self.direction.as_deref().is_none_or(|d| d == Symbol::FlowDirection.of(number(f::direction)).to_string())
             && any(
                 self.states.is_empty(),
                 self.states.iter().any(|s| state.strip_prefix("TCP_") == Some(s.strip_prefix("TCP_").unwrap_or(s))),
@@ -187,16 +188,16 @@ impl Table {
         let number = |field| view.number(field).unwrap_or_default();
         let key = key(view);
         let end = |address, port| {
-            let address = self::address(view, address).map_or_else(String::new, |a| a.to_string());
-            let port = number(port);
-            if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+            let port = number(port) as u16;
+            self::address(view, address)
+                .map_or_else(|| format!(":{port}"), |address| SocketAddr::new(address, port).to_string())
         };
         let progress = number(f::phase) == u64::from(Phase::Progress as u32);
         let state = match number(f::reason) {
             _ if progress => {
-                spelled(Symbol::TcpState, number(f::state)).trim_start_matches("TCP_").to_ascii_lowercase()
+                Symbol::TcpState.of(number(f::state)).to_string().trim_start_matches("TCP_").to_ascii_lowercase()
             }
-            reason => spelled(Symbol::FlowReason, reason),
+            reason => Symbol::FlowReason.of(reason).to_string(),
         };
         let adopted = number(f::marks) & u64::from(mark::ADOPTED) != 0;
         let exe = exe(happening);
@@ -335,17 +336,6 @@ fn address(view: &View<'_>, field: Field) -> Option<IpAddr> {
 
 fn exe(happening: &Happening) -> &str {
     happening.image.as_deref().map_or("", |i| if i.exe.is_empty() { &i.comm } else { &i.exe })
-}
-
-fn leaf(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-fn spelled(symbol: Symbol, value: u64) -> String {
-    let mut out = String::new();
-    // A string takes everything.
-    let _ = symbol.write(value, &mut out);
-    out
 }
 
 /// Bytes, short.

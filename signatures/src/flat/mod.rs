@@ -221,8 +221,5 @@ pub(crate) fn decoded<T: Tree>(field: &FieldDef, value: Value<'_>, tree: &mut T)
 }
 
 fn spelled<T: Tree>(symbol: Symbol, value: u64, tree: &mut T) -> T::Value {
-    let mut text = String::new();
-    // A string takes everything.
-    let _ = symbol.write(value, &mut text);
-    tree.text(&text)
+    tree.text(&symbol.of(value).to_string())
 }
