@@ -2,20 +2,30 @@
 //! through the ring of flows; reading the iterator only drives it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::Program;
+use haechi_ebpf::program::{Hook, by_name};
 
 use super::load::Error;
 use super::sys;
 
-/// The programs that look at every known socket, and the maps that know them; best first.
-pub(super) const POLL: [(&str, &str); 2] = [("flow_poll", "SOCKETS"), ("flow_poll_old", "CONNECTIONS")];
-/// The programs that take in sockets that are open already, best first.
-pub(super) const ADOPT: [&str; 2] = ["flow_adopt", "flow_adopt_by_address"];
+/// The map that a program looks through for every known socket, if that is what it does.
+pub(super) fn polls(program: &str) -> Option<&'static str> {
+    match by_name(program)?.hook {
+        Hook::Iter("bpf_sk_storage_map") => Some("SOCKETS"),
+        Hook::Iter("bpf_map_elem") => Some("CONNECTIONS"),
+        _ => None,
+    }
+}
+
+/// Whether a program takes in, once, sockets that are open already.
+pub(super) fn adopts(program: &str) -> bool {
+    by_name(program).is_some_and(|def| def.hook == Hook::Iter("task_file"))
+}
 
 /// Looks at all sockets.
 #[derive(Debug)]
@@ -48,15 +58,8 @@ impl Poller {
 }
 
 /// Reads an iterator to its end; returns how many bytes it wrote.
-pub(super) fn exhaust(mut iterator: File) -> io::Result<u64> {
-    let (mut total, mut chunk) = (0, [0; 4096]);
-    loop {
-        match iterator.read(&mut chunk) {
-            Ok(0) => return Ok(total),
-            Ok(n) => total += n as u64,
-            // The iterator asks for more time than one read may take.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => (),
-            Err(e) => return Err(e),
-        }
-    }
+pub(super) fn exhaust(iterator: File) -> io::Result<u64> {
+    let mut total = 0;
+    sys::read_iterator(iterator, 4096, |chunk| total += chunk.len() as u64)?;
+    Ok(total)
 }

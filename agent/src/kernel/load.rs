@@ -177,7 +177,7 @@ impl Kernel {
     #[must_use]
     pub fn attached(&self) -> Vec<&'static str> {
         // What runs once and is done hangs nowhere.
-        self.programs.attached().filter(|p| !flows::ADOPT.contains(p)).collect()
+        self.programs.attached().filter(|p| !flows::adopts(p)).collect()
     }
 
     /// Changes what is wanted. Hooks that are newly needed are attached first, then all filters change at one instant,
@@ -208,7 +208,7 @@ impl Kernel {
                 self.missed_before[event as usize] += self.facts_of(program).map_or(0, |f| f.misses);
             }
             self.programs.detach(&mut self.object, program);
-            if flows::POLL.iter().any(|p| p.0 == program) {
+            if flows::polls(program).is_some() {
                 self.poller = None;
             }
         }
@@ -252,8 +252,7 @@ impl Kernel {
     /// # Errors
     /// When the iterator cannot be read. Where the kernel has none, nothing is done: the plan says so.
     pub fn adopt_sockets(&mut self) -> Result<(), Error> {
-        let attached: Vec<_> = self.programs.attached().collect();
-        let Some(program) = flows::ADOPT.into_iter().find(|p| attached.contains(p)) else { return Ok(()) };
+        let Some(program) = self.programs.attached().find(|p| flows::adopts(p)) else { return Ok(()) };
         let file = self.iterate(program)?;
         flows::exhaust(file).map(drop).map_err(|e| Error::Seed(e.to_string()))
     }
@@ -261,8 +260,7 @@ impl Kernel {
     /// Who can look at all sockets at any time, as long as the same programs are attached; `None` where flows are not
     /// watched.
     pub fn poller(&mut self) -> Option<Arc<Poller>> {
-        let attached: Vec<_> = self.programs.attached().collect();
-        let (program, map) = flows::POLL.into_iter().find(|p| attached.contains(&p.0))?;
+        let (program, map) = self.programs.attached().find_map(|p| Some((p, flows::polls(p)?)))?;
         if self.poller.is_none() {
             let poller = Poller::of(&self.object, program, map);
             self.poller =

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use haechi_ebpf::event::existing_process::{self, field};
 use haechi_ebpf::wire::{HEADER, View, at, var, var_slot};
 
+use super::sys::read_iterator;
 use crate::batch::Batch;
 
 /// Bytes of arguments kept, as at exec.
@@ -19,18 +20,9 @@ const TICK_NS: u64 = 10_000_000;
 const READ: usize = 1 << 20;
 
 /// Reads all records of an opened iterator, parents before children.
-pub(super) fn read(mut iterator: impl Read) -> io::Result<Batch> {
+pub(super) fn read(iterator: impl Read) -> io::Result<Batch> {
     let mut bytes = Vec::new();
-    let mut chunk = vec![0; READ];
-    loop {
-        match iterator.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
-            // The iterator asks for more time than one read may take.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => (),
-            Err(e) => return Err(e),
-        }
-    }
+    read_iterator(iterator, READ, |chunk| bytes.extend_from_slice(chunk))?;
     let mut views = Vec::new();
     let mut rest = bytes.as_slice();
     while let Ok(view) = View::parse(rest) {

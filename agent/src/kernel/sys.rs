@@ -1,7 +1,7 @@
 //! The few bpf(2) calls that aya does not offer.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// `BPF_OBJ_GET_INFO_BY_FD` of include/uapi/linux/bpf.h.
@@ -95,6 +95,20 @@ pub(super) fn iterator_file(link: impl AsFd) -> io::Result<File> {
     let mut attr = [link.as_fd().as_raw_fd() as u32, 0];
     // SAFETY: `attr` lives across the call and has the length given.
     unsafe { descriptor(BPF_ITER_CREATE, attr.as_mut_ptr().cast(), size_of_val(&attr)) }.map(File::from)
+}
+
+/// Reads an iterator to its end, `room` bytes at a time.
+pub(super) fn read_iterator(mut iterator: impl Read, room: usize, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = vec![0; room];
+    loop {
+        match iterator.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => take(&chunk[..n]),
+            // The iterator asks for more time than one read may take.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => (),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// A bpf(2) call that gives a descriptor.
