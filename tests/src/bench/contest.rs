@@ -7,6 +7,7 @@ use super::Bench;
 use super::agent::{Agent, Lines};
 use super::floor::{Floor, programs};
 use super::gate::Watch;
+use super::report::Measured;
 use super::stats::{median, spread};
 
 /// Bare samples around another may differ by this part.
@@ -152,6 +153,20 @@ impl Outcome {
     pub(super) fn of(&self, of: impl Fn(&Round) -> f64) -> (f64, Option<[f64; 2]>) {
         let values: Vec<f64> = self.rounds.iter().map(of).collect();
         (median(&values), spread(&values))
+    }
+
+    /// The row whose value is what `of` makes of a round.
+    pub(super) fn measured(&self, of: impl Fn(&Round) -> f64) -> Measured {
+        let (value, spread) = self.of(of);
+        Measured {
+            value,
+            spread,
+            bare: Some(self.bare()),
+            floor: Some(self.floor()),
+            rounds: self.len(),
+            noisy: self.noisy.clone(),
+            ..Measured::default()
+        }
     }
 
     /// The load alone.

@@ -56,16 +56,7 @@ fn compare(
         Ok(took.median)
     })
     .context("the comparison")?;
-    let (value, spread) = outcome.of(value);
-    let mut measured = Measured {
-        value,
-        spread,
-        bare: Some(outcome.bare()),
-        floor: Some(outcome.floor()),
-        rounds: outcome.len(),
-        noisy: outcome.noisy.clone(),
-        ..Measured::default()
-    };
+    let mut measured = outcome.measured(value);
     measured.extra.insert("agent", outcome.of(|r| r.agent.with).0);
     measured.extra.insert("agent_over_bare_ratio", outcome.of(|r| r.agent.with / r.agent.bare).0);
     measured.extra.insert("agent_mean", super::stats::median(&means));

@@ -17,17 +17,8 @@ pub(super) fn process_life(bench: &Bench) -> Result<Measured> {
     let settings = settings(bench, "", &[])?;
     let outcome = contest::run(bench, &settings, &pids, &mut |_| Ok(loader.time(time)?.median))?;
     drop(loader);
-    let (host, spread) = outcome.of(|r| r.agent.with / r.agent.bare);
-    let mut measured = Measured {
-        value: host,
-        spread,
-        bare: Some(outcome.bare()),
-        floor: Some(outcome.floor()),
-        rounds: outcome.len(),
-        noisy: outcome.noisy.clone(),
-        ..Measured::default()
-    };
-    measured.extra.insert("host_ratio", host);
+    let mut measured = outcome.measured(|r| r.agent.with / r.agent.bare);
+    measured.extra.insert("host_ratio", measured.value);
     measured.extra.insert("host_agent_ns", outcome.of(|r| r.agent.with).0);
     match guest::outside(bench) {
         Ok(counted) => {

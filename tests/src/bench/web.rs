@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::Bench;
-use super::agent::settings;
+use super::agent::{Agent, settings};
 use super::child::{Child, last_cpu, pinned, silent};
-use super::contest;
+use super::contest::{self, Outcome};
 use super::gate::pause;
 use super::report::Measured;
 use super::stats::median;
@@ -20,33 +20,14 @@ const CONNECTIONS: u32 = 16;
 
 pub(super) fn web(bench: &Bench) -> Result<Measured> {
     let server = Server::start(bench, None)?;
-    let seconds = if bench.quick { 1 } else { 4 };
-    let settings = settings(bench, "", &[])?;
-    let mut share = Vec::new();
-    let outcome = contest::run(bench, &settings, &[server.pid()], &mut |agent| {
-        let before = agent.map(super::agent::Agent::cpu);
-        let rate = server.requests(seconds, &[])?;
-        if let (Some(agent), Some(before)) = (agent, before) {
-            share.push((agent.cpu() - before) / f64::from(seconds));
-        }
-        Ok(rate)
-    })?;
+    let (outcome, share) = server.contest(bench, &settings(bench, "", &[])?, &[])?;
     // Each against its own neighbours: the ratio of the two ratios to bare.
     let bare_ratio = |p: contest::Pair| p.with / p.bare;
-    let (value, spread) = outcome.of(|r| bare_ratio(r.agent) / bare_ratio(r.floor));
-    let mut measured = Measured {
-        value,
-        spread,
-        bare: Some(outcome.bare()),
-        floor: Some(outcome.floor()),
-        rounds: outcome.len(),
-        noisy: outcome.noisy.clone(),
-        ..Measured::default()
-    };
+    let mut measured = outcome.measured(|r| bare_ratio(r.agent) / bare_ratio(r.floor));
     measured.extra.insert("agent_rps", outcome.of(|r| r.agent.with).0);
     measured.extra.insert("agent_over_bare", outcome.of(|r| bare_ratio(r.agent)).0);
     measured.extra.insert("floor_over_bare", outcome.of(|r| bare_ratio(r.floor)).0);
-    measured.extra.insert("agent_cpu_percent", 100.0 * median(&share));
+    measured.extra.insert("agent_cpu_percent", 100.0 * share);
     measured.notes.push(format!("requests a second, {CONNECTIONS} connections kept, a file of 1 KiB"));
     Ok(measured)
 }
@@ -93,13 +74,23 @@ impl Server {
         Ok(Self { nginx, url: format!("http://127.0.0.1:{port}/file"), network })
     }
 
-    /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
-        self.nginx.pid()
+    /// Compares the requests a second, each with these headers; with the part of a core that the agent took.
+    pub(super) fn contest(&self, bench: &Bench, settings: &[String], headers: &[&str]) -> Result<(Outcome, f64)> {
+        let seconds = if bench.quick { 1 } else { 4 };
+        let mut share = Vec::new();
+        let outcome = contest::run(bench, settings, &[self.nginx.pid()], &mut |agent| {
+            let before = agent.map(Agent::cpu);
+            let rate = self.requests(seconds, headers)?;
+            if let (Some(agent), Some(before)) = (agent, before) {
+                share.push((agent.cpu() - before) / f64::from(seconds));
+            }
+            Ok(rate)
+        })?;
+        Ok((outcome, median(&share)))
     }
 
     /// Requests a second over so many seconds, each with these headers.
-    pub(super) fn requests(&self, seconds: u32, headers: &[&str]) -> Result<f64> {
+    fn requests(&self, seconds: u32, headers: &[&str]) -> Result<f64> {
         let mut wrk = inside(self.network, 0, "wrk");
         wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
         for header in headers {

@@ -5,11 +5,10 @@
 use anyhow::Result;
 
 use super::super::Bench;
-use super::super::agent::{Agent, settings};
+use super::super::agent::settings;
 use super::super::contest::{self, Pair};
 use super::super::loader::Loader;
 use super::super::report::Measured;
-use super::super::stats::median;
 use super::super::web::Server;
 use super::{NO_RULES, OFF};
 
@@ -21,16 +20,7 @@ pub(in super::super) fn connection(bench: &Bench) -> Result<Measured> {
     let (time, pids) = (if bench.quick { 200 } else { 600 }, [load.pid()]);
     let outcome = contest::run_beside(bench, &on, Some(&off), &pids, &mut |_| Ok(load.time(time)?.median))?;
     let added = |p: Pair| p.with - p.bare;
-    let (value, spread) = outcome.of(|r| added(r.agent));
-    let mut measured = Measured {
-        value,
-        spread,
-        bare: Some(outcome.bare()),
-        floor: Some(outcome.floor()),
-        rounds: outcome.len(),
-        noisy: outcome.noisy.clone(),
-        ..Measured::default()
-    };
+    let mut measured = outcome.measured(|r| added(r.agent));
     measured.extra.insert("agent", outcome.of(|r| r.agent.with).0);
     measured.extra.insert("floor_over_bare", outcome.of(|r| added(r.floor)).0);
     measured.extra.insert("over_floor", outcome.of(|r| added(r.agent) - added(r.floor)).0);
@@ -45,32 +35,13 @@ pub(in super::super) fn web_connect(bench: &Bench) -> Result<Measured> {
     let mut network = Loader::start(&["network"])?;
     network.count(1)?;
     let server = Server::start(bench, Some(network.pid()))?;
-    let seconds = if bench.quick { 1 } else { 4 };
-    let settings = settings(bench, NO_RULES, &[])?;
-    let mut share = Vec::new();
-    let outcome = contest::run(bench, &settings, &[server.pid()], &mut |agent| {
-        let before = agent.map(Agent::cpu);
-        let rate = server.requests(seconds, &["Connection: close"])?;
-        if let (Some(agent), Some(before)) = (agent, before) {
-            share.push((agent.cpu() - before) / f64::from(seconds));
-        }
-        Ok(rate)
-    })?;
+    let (outcome, share) = server.contest(bench, &settings(bench, NO_RULES, &[])?, &["Connection: close"])?;
     let ratio = |p: Pair| p.with / p.bare;
-    let (value, spread) = outcome.of(|r| ratio(r.agent));
-    let mut measured = Measured {
-        value,
-        spread,
-        bare: Some(outcome.bare()),
-        floor: Some(outcome.floor()),
-        rounds: outcome.len(),
-        noisy: outcome.noisy.clone(),
-        ..Measured::default()
-    };
+    let mut measured = outcome.measured(|r| ratio(r.agent));
     measured.extra.insert("agent_rps", outcome.of(|r| r.agent.with).0);
     measured.extra.insert("floor_over_bare", outcome.of(|r| ratio(r.floor)).0);
     measured.extra.insert("agent_over_floor", outcome.of(|r| ratio(r.agent) / ratio(r.floor)).0);
-    measured.extra.insert("agent_cpu_percent", 100.0 * median(&share));
+    measured.extra.insert("agent_cpu_percent", 100.0 * share);
     measured.notes.push(format!(
         "requests a second with `Connection: close`, a file of 1 KiB; floor: {} empty programs; no rules",
         outcome.hooks

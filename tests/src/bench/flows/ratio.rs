@@ -29,15 +29,10 @@ fn compare(bench: &Bench, load: &str, unit: &str) -> Result<Measured> {
     // Time bare over time with: the part of the speed that is left.
     let left = |p: Pair| p.bare / p.with;
     let beside_off = |r: &Round| left(r.agent) / r.other.map_or(1.0, left);
-    let (value, spread) = outcome.of(beside_off);
     let mut measured = Measured {
-        value,
-        spread,
         bare: Some(1e9 / outcome.bare()),
         floor: Some(1e9 / outcome.floor()),
-        rounds: outcome.len(),
-        noisy: outcome.noisy.clone(),
-        ..Measured::default()
+        ..outcome.measured(beside_off)
     };
     measured.extra.insert("on", 1e9 / outcome.of(|r| r.agent.with).0);
     measured.extra.insert("off", 1e9 / outcome.of(|r| r.other.map_or(0.0, |o| o.with)).0);
