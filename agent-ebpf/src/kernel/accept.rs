@@ -8,7 +8,7 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::HEADER;
 
 use crate::apart::apart;
-use crate::descriptor::by_descriptor;
+use crate::descriptor::{self, by_descriptor};
 use crate::gate;
 use crate::mem::{Probe, Ptr, pointer};
 use crate::record::Record;
@@ -28,20 +28,20 @@ const ENDS: Ends = Ends {
 /// `int inet_accept(struct socket *sock, struct socket *newsock, ..)`, net/ipv4/af_inet.c; of both IP versions.
 #[fexit(function = "inet_accept")]
 fn accept_fexit(ctx: FExitContext) -> i32 {
-    apart(ctx, |ctx| grafted(ctx.arg(1), Step::Fexit))
+    apart(ctx, |ctx| grafted(ctx.arg(1)))
 }
 
 /// `int mptcp_stream_accept(struct socket *sock, struct socket *newsock, ..)`, net/mptcp/protocol.c.
 #[fexit(function = "mptcp_stream_accept")]
 fn accept_fexit_mptcp(ctx: FExitContext) -> i32 {
-    apart(ctx, |ctx| grafted(ctx.arg(1), Step::Fexit))
+    apart(ctx, |ctx| grafted(ctx.arg(1)))
 }
 
 #[inline(always)]
-fn grafted(socket: Ptr, step: Step) {
+fn grafted(socket: Ptr) {
     let sk = pointer::<Probe>(socket, fact::SOCKET_SK);
     if !sk.is_null() {
-        accepted(sk, step, 0);
+        accepted(sk, Step::Fexit, 0);
     }
 }
 
@@ -63,10 +63,8 @@ pub fn at_exit(call: Call, ret: i64) {
     if ret < 0 {
         return;
     }
-    let file = by_descriptor(ret as u64);
-    let socket = pointer::<Probe>(file, fact::FILE_PRIVATE);
-    // `sock->file` points back: the descriptor is a socket.
-    if !file.is_null() && pointer::<Probe>(socket, fact::SOCKET_FILE) == file {
+    let socket = descriptor::socket(by_descriptor(ret as u64));
+    if !socket.is_null() {
         accepted(pointer::<Probe>(socket, fact::SOCKET_SK), Step::RawSyscall, call.abi);
     }
 }

@@ -20,6 +20,14 @@ pub fn by_descriptor(descriptor: u64) -> Ptr {
     })
 }
 
+/// The socket behind an open file; null where the file is none.
+#[inline(always)]
+pub fn socket(file: Ptr) -> Ptr {
+    let socket = pointer::<Probe>(file, fact::FILE_PRIVATE);
+    // `sock->file` points back: it is a socket.
+    if !file.is_null() && pointer::<Probe>(socket, fact::SOCKET_FILE) == file { socket } else { core::ptr::null() }
+}
+
 /// Descriptors whose files lie in the table that a task begins with (`NR_OPEN_DEFAULT` of include/linux/fdtable.h).
 const FIRST: u32 = 64;
 

@@ -23,6 +23,7 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{HEADER, at, flag};
 
 use crate::apart::apart;
+use crate::descriptor::socket;
 use crate::gate;
 use crate::maps::{CONNECTIONS, FLOWS, Known, LISTENERS, SOCKETS, flow_ring_bytes};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, pointer, with_current};
@@ -31,14 +32,12 @@ use crate::sock::{
     Ends, activity, below, connected_from_here, mptcp_group, net_ns, number_of_address, put_counters, put_ends,
     tcp_sock,
 };
+use crate::task::{PF_KTHREAD, cgroup};
 
 /// `BPF_SK_STORAGE_GET_F_CREATE` of include/uapi/linux/bpf.h.
 const CREATE: u64 = 1;
 /// `BPF_RB_AVAIL_DATA`, the same file.
 const AVAILABLE: u64 = 0;
-
-/// `PF_KTHREAD` of include/linux/sched.h.
-const PF_KTHREAD: u32 = 0x20_0000;
 
 /// What a socket is to us; kept in `Known`.
 mod role {
@@ -258,13 +257,7 @@ fn established<S: Store>(tp: Ptr, old: u32) {
     if known.role == role::OUTGOING {
         // In steps of 64 ns, up to 4.5 minutes; never 0, which is "not established".
         let waited = time.wrapping_sub(known.began) >> 6;
-        known.latency = if waited == 0 {
-            1
-        } else if waited > 0xffff_ffff {
-            u32::MAX
-        } else {
-            waited as u32
-        };
+        known.latency = waited.clamp(1, u32::MAX.into()) as u32;
         if gate::wanted(net_tcp_connect::ID) {
             connected::<S>(tp, known);
         }
@@ -303,13 +296,8 @@ fn closed<S: Store>(tp: Ptr, old: u32) {
         None if old == tcp::LISTEN || old == tcp::CLOSE || old == tcp::SYN_RECV => (),
         None => {
             let nothing = Known { marks: mark::FORGOTTEN, ..Known::EMPTY };
-            let _ = report::<S, Btf>(
-                tp,
-                &nothing,
-                role::NONE,
-                if old == tcp::SYN_SENT { Phase::Failed } else { Phase::End },
-                old,
-            );
+            let phase = if old == tcp::SYN_SENT { Phase::Failed } else { Phase::End };
+            let _ = report::<S, Btf>(tp, &nothing, role::NONE, phase, old);
         }
     }
 }
@@ -322,11 +310,13 @@ const ETIMEDOUT: u32 = 110;
 
 /// How it ended: the error that `tcp_reset()` and `tcp_write_err()` leave, else where it came from.
 #[inline(always)]
-fn reason(phase: Phase, old: u32, error: u32) -> Reason {
+fn reason(phase: Phase, old: u32, error: u32, activity: u64) -> Reason {
     match error {
         ECONNREFUSED | ECONNRESET | EPIPE => Reason::ResetByPeer,
         ETIMEDOUT => Reason::TimedOut,
-        0 if phase as u32 == Phase::Failed as u32 => Reason::Abandoned,
+        // Not one SYN left: no port was free, or the route was lost.
+        0 if phase == Phase::Failed && activity == 0 => Reason::Error,
+        0 if phase == Phase::Failed => Reason::Abandoned,
         0 if old == tcp::ESTABLISHED || old == tcp::CLOSE_WAIT => Reason::ResetLocally,
         0 => Reason::Fin,
         _ => Reason::Error,
@@ -361,16 +351,15 @@ fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, sta
     use net_flow::field as f;
 
     let Some(mut record) = Record::begin(&net_flow::DEF) else { return false };
-    head::<M>(
-        &record,
-        tp,
-        known,
-        if phase as u32 == Phase::Progress as u32 { Step::Iterator } else { Step::Tracepoint },
-    );
+    let progress = phase == Phase::Progress;
+    head::<M>(&record, tp, known, if progress { Step::Iterator } else { Step::Tracepoint });
     record.put(f::cookie, S::number(tp, known));
     record.put(f::phase, (phase as u32).into());
-    let direction = if role == role::INCOMING { Direction::Incoming } else { Direction::Outgoing };
-    let direction = if role == role::NONE { Direction::Unknown } else { direction };
+    let direction = match role {
+        role::OUTGOING => Direction::Outgoing,
+        role::INCOMING => Direction::Incoming,
+        _ => Direction::Unknown,
+    };
     record.put(f::direction, (direction as u32).into());
     record.put(f::protocol, crate::sock::IPPROTO_TCP);
     put_ends::<M>(&mut record, tp, &ENDS);
@@ -381,14 +370,7 @@ fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, sta
         record.put(f::connect_latency, u64::from(known.latency) << 6);
     }
     let error = field::<M, u32>(tp, fact::SK_ERR);
-    let ended = if phase as u32 == Phase::Progress as u32 {
-        Reason::None
-    } else if phase as u32 == Phase::Failed as u32 && error == 0 && activity::<M>(tp) == 0 {
-        // Not one SYN left: no port was free, or the route was lost.
-        Reason::Error
-    } else {
-        reason(phase, state, error)
-    };
+    let ended = if progress { Reason::None } else { reason(phase, state, error, activity::<M>(tp)) };
     record.put(f::reason, (ended as u32).into());
     record.put(f::error, error.into());
     let group = mptcp_group::<M>(tp);
@@ -501,15 +483,19 @@ fn flow_adopt(ctx: *mut c_void) -> i32 {
     })
 }
 
-/// The task and the socket that the iterator is at.
+/// The task and the open file that the iterator is at.
 #[inline(always)]
-fn opened(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
+fn at_file(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
     let words = ctx.as_ptr().cast::<Ptr>();
     // SAFETY: the context is two pointers, a number and a pointer.
     let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
-    if task.is_null() || file.is_null() {
-        return None;
-    }
+    (!task.is_null() && !file.is_null()).then_some((task, file))
+}
+
+/// The task and the socket that the iterator is at.
+#[inline(always)]
+fn opened(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
+    let (task, file) = at_file(ctx)?;
     // SAFETY: the verifier knows the type; the helper looks at what the file is.
     let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
     if socket.is_null() {
@@ -523,24 +509,13 @@ fn opened(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn flow_adopt_by_address(ctx: *mut c_void) -> i32 {
-    apart(BtfTracePointContext::new(ctx), opened_by_address)
-}
-
-#[inline(always)]
-fn opened_by_address(ctx: BtfTracePointContext) {
-    let words = ctx.as_ptr().cast::<Ptr>();
-    // SAFETY: the context is two pointers, a number and a pointer.
-    let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
-    if task.is_null() || file.is_null() {
-        return;
-    }
-    let socket = pointer::<Btf>(file, fact::FILE_PRIVATE);
-    if !socket.is_null()
-        && pointer::<Probe>(socket, fact::SOCKET_FILE) == file
-        && let Some(sk) = below(pointer::<Probe>(socket, fact::SOCKET_SK))
-    {
-        adopt::<ByAddress>(sk, task);
-    }
+    apart(BtfTracePointContext::new(ctx), |ctx| {
+        if let Some((task, file)) = at_file(&ctx)
+            && let Some(sk) = below(pointer::<Probe>(socket(file), fact::SOCKET_SK))
+        {
+            adopt::<ByAddress>(sk, task);
+        }
+    })
 }
 
 #[inline(always)]
@@ -567,8 +542,7 @@ fn adopt<S: Store>(tp: Ptr, task: Ptr) {
     known.marks = known.marks & !mark::FORGOTTEN | mark::ADOPTED;
     known.tgid = field::<Btf, u32>(task, fact::TASK_TGID);
     known.uid = field::<Btf, u32>(pointer::<Btf>(task, fact::TASK_CRED), fact::CRED_UID);
-    let cgroup = pointer::<Btf>(pointer::<Btf>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
-    known.cgroup = field::<Btf, u64>(pointer::<Btf>(cgroup, fact::CGROUP_KN), fact::KN_ID);
+    known.cgroup = cgroup::<Btf>(task);
     own::<Btf>(known, task);
     S::number(tp, known);
     // Last: whoever looks meanwhile shall not tell of it without its owner.

@@ -24,6 +24,15 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Before any test: all sets that want the event.
+    #[inline(always)]
+    fn of(event: EventId) -> Self {
+        let generation = generation();
+        let entry = live::EVENTS + (generation as usize * MAX_EVENTS + event as usize) * live::EVENT_BYTES;
+        let gate = Self { generation, entry, sets: 0 };
+        Self { sets: gate.word(word::WANTED), ..gate }
+    }
+
     #[inline(always)]
     fn word(&self, index: usize) -> u64 {
         maps::live(self.entry + 8 * index)
@@ -51,17 +60,13 @@ pub fn generation() -> u64 {
 /// Whether anybody wants an event at all, for hooks in which the current task says nothing.
 #[inline(always)]
 pub fn wanted(event: EventId) -> bool {
-    let entry = live::EVENTS + (generation() as usize * MAX_EVENTS + event as usize) * live::EVENT_BYTES;
-    maps::live::<u64>(entry + 8 * word::WANTED) != 0
+    Gate::of(event).sets != 0
 }
 
 /// Passes an event whose user, name and cgroup somebody wants, of a process that is not the agent.
 #[inline(always)]
 pub fn open(event: EventId) -> Option<Gate> {
-    let generation = generation();
-    let entry = live::EVENTS + (generation as usize * MAX_EVENTS + event as usize) * live::EVENT_BYTES;
-    let mut gate = Gate { generation, entry, sets: 0 };
-    gate.sets = gate.word(word::WANTED);
+    let mut gate = Gate::of(event);
     // SAFETY: no preconditions.
     if gate.sets == 0 || (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32 == maps::own_tgid() {
         return None;

@@ -8,7 +8,7 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
 use crate::apart::apart;
-use crate::descriptor::by_descriptor;
+use crate::descriptor::{self, by_descriptor};
 use crate::file::marks_of_call;
 use crate::gate;
 use crate::mem::{Btf, Mem, Probe, Ptr, field, has, pointer};
@@ -89,12 +89,10 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, ret: i64) {
     }
     let Some(mut record) = Record::begin(&event::DEF) else { return };
     head(&record, Step::RawSyscall, call.abi, Some(ret));
-    let descriptor = argument::<M, 0>(regs, call.abi);
-    record.put_int(f::sockfd, descriptor as i32 as i64);
-    let file = by_descriptor(descriptor & 0xffff_ffff);
-    let socket = pointer::<Probe>(file, fact::FILE_PRIVATE);
-    // `sock->file` points back: the descriptor is a socket.
-    if !file.is_null() && pointer::<Probe>(socket, fact::SOCKET_FILE) == file {
+    let number = argument::<M, 0>(regs, call.abi);
+    record.put_int(f::sockfd, number as i32 as i64);
+    let socket = descriptor::socket(by_descriptor(number & 0xffff_ffff));
+    if !socket.is_null() {
         kind::<Probe>(&mut record, socket);
     }
     let len = argument::<M, 2>(regs, call.abi) & 0xffff_ffff;

@@ -13,7 +13,7 @@ use crate::record::Record;
 
 /// `PF_IO_WORKER` and `PF_KTHREAD` of include/linux/sched.h.
 const PF_IO_WORKER: u32 = 0x10;
-const PF_KTHREAD: u32 = 0x20_0000;
+pub const PF_KTHREAD: u32 = 0x20_0000;
 /// `TS_COMPAT` of arch/x86/include/asm/thread_info.h: set while the task is in a 32-bit system call.
 const TS_COMPAT: u32 = 2;
 /// `TIF_32BIT` of arch/arm64/include/asm/thread_info.h.
@@ -122,6 +122,13 @@ pub fn head(record: &Record, step: Step, flags: u16, ret: Option<i64>) {
     record.header_u16(at::FLAGS, own | flags | result | (step as u16) << flag::STEP_SHIFT);
 }
 
+/// Id of a task's cgroup in the v2 hierarchy.
+#[inline(always)]
+pub fn cgroup<M: Mem>(task: Ptr) -> u64 {
+    let cgroup = pointer::<M>(pointer::<M>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
+    field::<M, u64>(pointer::<M>(cgroup, fact::CGROUP_KN), fact::KN_ID)
+}
+
 /// Fills the header for a task that is not the current one. Returns its process.
 #[inline(always)]
 pub fn head_of<M: Mem>(record: &Record, task: Ptr, tgid: u32) {
@@ -130,9 +137,7 @@ pub fn head_of<M: Mem>(record: &Record, task: Ptr, tgid: u32) {
         let comm = inside(task, fact::TASK_COMM);
         bpf_probe_read_kernel(record.memory().add(at::COMM).cast(), 16, comm.cast());
     }
-    let cgroup = pointer::<M>(pointer::<M>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
-    let id = field::<M, u64>(pointer::<M>(cgroup, fact::CGROUP_KN), fact::KN_ID);
-    record.header_u64(at::CGROUP, id);
+    record.header_u64(at::CGROUP, cgroup::<M>(task));
     record.header_u32(at::UID, field::<M, u32>(pointer::<M>(task, fact::TASK_CRED), fact::CRED_UID));
     describe::<M>(record, task, field::<M, u32>(task, fact::TASK_PID), tgid);
     record.header_u64(at::RET, 0);
