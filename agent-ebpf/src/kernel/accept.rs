@@ -11,9 +11,9 @@ use crate::apart::apart;
 use crate::descriptor::{self, by_descriptor};
 use crate::gate;
 use crate::mem::{Probe, Ptr, pointer};
-use crate::record::Record;
+use crate::record::InRing;
 use crate::regs::Call;
-use crate::sock::{Ends, below, number_by_address, put_ends};
+use crate::sock::{ENDS_BYTES, Ends, below, number_by_address, put_ends};
 use crate::task::head;
 
 /// The other end is the source: it connected.
@@ -24,6 +24,9 @@ const ENDS: Ends = Ends {
     remote_port: f::src_port,
     at: HEADER + 8 * event::SLOTS,
 };
+
+/// A record, which has always the same length.
+type Accept = InRing<{ (ENDS.at + ENDS_BYTES) as u64 }>;
 
 /// `int inet_accept(struct socket *sock, struct socket *newsock, ..)`, net/ipv4/af_inet.c; of both IP versions.
 #[fexit(function = "inet_accept")]
@@ -75,7 +78,7 @@ fn accepted(sk: Ptr, step: Step, marks: u16) {
         return;
     }
     let Some(sk) = below(sk) else { return };
-    let Some(mut record) = Record::begin(&event::DEF) else { return };
+    let Some(mut record) = Accept::begin(&event::DEF) else { return };
     head(&record, step, marks, None);
     record.put(f::cookie, number_by_address(sk));
     put_ends::<Probe>(&mut record, sk, &ENDS);

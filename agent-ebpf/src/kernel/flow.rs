@@ -11,8 +11,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
-    bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get, bpf_sock_from_file,
+    bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get,
+    bpf_sock_from_file,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -27,12 +27,12 @@ use crate::descriptor::socket;
 use crate::gate;
 use crate::maps::{CONNECTIONS, FLOWS, Known, LISTENERS, SOCKETS, flow_ring_bytes};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, pointer, with_current};
-use crate::record::Record;
+use crate::record::{InRing, Slots};
 use crate::sock::{
-    Ends, activity, below, connected_from_here, mptcp_group, net_ns, number_of_address, put_counters, put_ends,
-    tcp_sock,
+    ENDS_BYTES, Ends, activity, below, connected_from_here, is_tcp, mptcp_group, net_ns, number_of_address,
+    put_counters, put_ends, tcp_sock,
 };
-use crate::task::{PF_KTHREAD, cgroup};
+use crate::task::{PF_KTHREAD, Who, cgroup};
 
 /// `BPF_SK_STORAGE_GET_F_CREATE` of include/uapi/linux/bpf.h.
 const CREATE: u64 = 1;
@@ -71,6 +71,11 @@ const CONNECT_ENDS: Ends = Ends {
     at: HEADER + 8 * net_tcp_connect::SLOTS,
 };
 
+/// A flow record, which has always the same length.
+type Flow = InRing<{ (ENDS.at + ENDS_BYTES) as u64 }>;
+/// A record of a connect, too.
+type Connect = InRing<{ (CONNECT_ENDS.at + ENDS_BYTES) as u64 }>;
+
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h. At the end of
 /// a connection it fires after the port was given back, but before the socket is torn down.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -96,13 +101,30 @@ fn changed<S: Store>(sk: Ptr, old: u32, new: u32) {
     if !gate::wanted(net_flow::ID) {
         return;
     }
-    let Some(tp) = tcp_sock(sk) else { return };
-    match new {
-        tcp::SYN_SENT => begin::<S>(tp, role::OUTGOING),
-        tcp::LISTEN => begin::<S>(tp, role::LISTENER),
-        tcp::ESTABLISHED => established::<S>(tp, old),
-        _ => closed::<S>(tp, old),
+    let time = now();
+    if new == tcp::SYN_SENT || new == tcp::LISTEN {
+        if is_tcp::<Btf>(sk) {
+            begin::<S>(sk, if new == tcp::LISTEN { role::LISTENER } else { role::OUTGOING }, time);
+        }
+        return;
     }
+    let Some(tp) = tcp_sock(sk) else { return };
+    let tell = if new == tcp::ESTABLISHED { established::<S>(tp, old, time) } else { closed::<S>(tp, old) };
+    if let Some(tell) = tell {
+        report::<S, Btf>(tp, &tell, time);
+    }
+    if new == tcp::CLOSE {
+        S::forget(tp);
+    }
+}
+
+/// What is to be told of a connection.
+struct Tell {
+    known: Known,
+    role: u32,
+    phase: Phase,
+    state: u32,
+    step: Step,
 }
 
 /// Where what is known of a socket is kept.
@@ -149,8 +171,11 @@ impl Store for Beside {
 
     #[inline(always)]
     fn number(sk: Ptr, _: &Known) -> u64 {
-        // SAFETY: the verifier knows the type of `sk`.
-        unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+        match field::<Btf, u64>(sk, fact::SK_COOKIE) {
+            // SAFETY: the verifier knows the type of `sk`.
+            0 => unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) },
+            cookie => cookie,
+        }
     }
 }
 
@@ -213,31 +238,33 @@ fn now() -> u64 {
 
 /// A process connects or listens: it is the owner.
 #[inline(always)]
-fn begin<S: Store>(tp: Ptr, role: u32) {
-    let Some(known) = S::known(tp, true) else { return };
+fn begin<S: Store>(sk: Ptr, role: u32, time: u64) {
+    let Some(known) = S::known(sk, true) else { return };
     known.role = role;
     known.marks = 0;
     known.latency = 0;
     known.told = 0;
-    known.began = now();
-    // SAFETY: no preconditions.
-    unsafe {
-        known.cgroup = bpf_get_current_cgroup_id();
-        known.uid = bpf_get_current_uid_gid() as u32;
-        known.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    }
+    known.began = time;
     with_current!(|task: M| {
+        let who = Who::current::<M>(task);
+        known.cgroup = who.cgroup;
+        known.uid = who.uid;
+        known.tgid = who.tgid;
         own::<M>(known, task);
         // Further paths of an MPTCP connection are opened by the kernel itself: whose it is, the connection says.
-        if field::<M, u32>(task, fact::TASK_FLAGS) & PF_KTHREAD != 0 && mptcp_group::<Btf>(tp) != 0 {
+        if field::<M, u32>(task, fact::TASK_FLAGS) & PF_KTHREAD != 0 && group_of(sk) != 0 {
             known.tgid = 0;
             known.owner_start = 0;
         }
     });
-    S::number(tp, known);
     if role == role::LISTENER {
-        S::listens(tp, known);
+        S::listens(sk, known);
     }
+}
+
+#[inline(always)]
+fn group_of(sk: Ptr) -> u64 {
+    tcp_sock(sk).map_or(0, mptcp_group::<Btf>)
 }
 
 #[inline(always)]
@@ -246,60 +273,63 @@ fn own<M: Mem>(known: &mut Known, task: Ptr) {
     known.exec_id = field::<M, u32>(task, fact::TASK_EXEC_ID);
 }
 
+/// A connection is established. Of an MPTCP connection that is told at once: the paths that the kernel opens later have
+/// their owner from the first, and may end before it.
 #[inline(always)]
-fn established<S: Store>(tp: Ptr, old: u32) {
+fn established<S: Store>(tp: Ptr, old: u32, time: u64) -> Option<Tell> {
     let Some(known) = S::known(tp, true) else {
         // Who accepts it is told by its number all the same.
         S::number(tp, &Known::EMPTY);
-        return;
+        return None;
     };
-    let time = now();
     if known.role == role::OUTGOING {
         // In steps of 64 ns, up to 4.5 minutes; never 0, which is "not established".
         let waited = time.wrapping_sub(known.began) >> 6;
         known.latency = waited.clamp(1, u32::MAX.into()) as u32;
         if gate::wanted(net_tcp_connect::ID) {
-            connected::<S>(tp, known);
+            connected::<S>(tp, known, time);
         }
-        return;
+    } else {
+        if known.role == role::NONE {
+            S::inherit(tp, known);
+        }
+        let begun = known.role == role::LISTENER;
+        known.marks = if begun { mark::INHERITED } else { mark::FORGOTTEN };
+        known.role = if begun || old != tcp::SYN_SENT { role::INCOMING } else { role::OUTGOING };
+        known.began = time;
+        known.latency = 1;
+        known.told = 0;
+        S::number(tp, known);
     }
-    if known.role == role::NONE {
-        S::inherit(tp, known);
-    }
-    let begun = known.role == role::LISTENER;
-    known.marks = if begun { mark::INHERITED } else { mark::FORGOTTEN };
-    known.role = if begun || old != tcp::SYN_SENT { role::INCOMING } else { role::OUTGOING };
-    known.began = time;
-    known.latency = 1;
-    known.told = 0;
-    S::number(tp, known);
+    let (role, step) = (known.role, Step::Tracepoint);
+    (mptcp_group::<Btf>(tp) != 0).then(|| Tell {
+        known: *known,
+        role,
+        phase: Phase::Progress,
+        state: tcp::ESTABLISHED,
+        step,
+    })
 }
 
 #[inline(always)]
-fn closed<S: Store>(tp: Ptr, old: u32) {
-    match S::known(tp, false) {
-        Some(known) => {
-            let mut role = known.role;
-            known.role = role::NONE;
-            // The run that should have seen it established was skipped, or there was none (TCP Fast Open).
-            if role == role::LISTENER && old != tcp::LISTEN && old != tcp::SYN_RECV && old != tcp::CLOSE {
-                role = role::INCOMING;
-                known.marks = mark::INHERITED;
-            }
-            if role == role::OUTGOING || role == role::INCOMING {
-                let never = old == tcp::SYN_SENT || old == tcp::SYN_RECV;
-                let phase = if never { Phase::Failed } else { Phase::End };
-                let _ = report::<S, Btf>(tp, known, role, phase, old);
-            }
-            S::forget(tp);
+fn closed<S: Store>(tp: Ptr, old: u32) -> Option<Tell> {
+    let never = old == tcp::SYN_SENT || old == tcp::SYN_RECV;
+    let (phase, step) = (if never { Phase::Failed } else { Phase::End }, Step::Tracepoint);
+    let Some(known) = S::known(tp, false) else {
+        if old == tcp::LISTEN || old == tcp::CLOSE || old == tcp::SYN_RECV {
+            return None;
         }
-        None if old == tcp::LISTEN || old == tcp::CLOSE || old == tcp::SYN_RECV => (),
-        None => {
-            let nothing = Known { marks: mark::FORGOTTEN, ..Known::EMPTY };
-            let phase = if old == tcp::SYN_SENT { Phase::Failed } else { Phase::End };
-            let _ = report::<S, Btf>(tp, &nothing, role::NONE, phase, old);
-        }
+        let known = Known { marks: mark::FORGOTTEN, ..Known::EMPTY };
+        return Some(Tell { known, role: role::NONE, phase, state: old, step });
+    };
+    let mut role = known.role;
+    known.role = role::NONE;
+    // The run that should have seen it established was skipped, or there was none (TCP Fast Open).
+    if role == role::LISTENER && old != tcp::LISTEN && old != tcp::SYN_RECV && old != tcp::CLOSE {
+        role = role::INCOMING;
+        known.marks = mark::INHERITED;
     }
+    (role == role::OUTGOING || role == role::INCOMING).then(|| Tell { known: *known, role, phase, state: old, step })
 }
 
 /// `ECONNREFUSED`, `ECONNRESET`, `EPIPE`, `ETIMEDOUT` of include/uapi/asm-generic/errno.h.
@@ -325,8 +355,8 @@ fn reason(phase: Phase, old: u32, error: u32, activity: u64) -> Reason {
 
 /// The header of a record about a socket: its owner, who need not be the current task.
 #[inline(always)]
-fn head<M: Mem>(record: &Record, tp: Ptr, known: &Known, step: Step) {
-    record.header_u64(at::TIME, now());
+fn head<M: Mem>(record: &Slots, tp: Ptr, known: &Known, step: Step, time: u64) {
+    record.header_u64(at::TIME, time);
     record.header_u32(at::TID, known.tgid);
     record.header_u32(at::TGID, known.tgid);
     record.header_u64(at::START, known.owner_start);
@@ -347,15 +377,16 @@ fn head<M: Mem>(record: &Record, tp: Ptr, known: &Known, step: Step) {
 
 /// Reports a flow. Returns whether it found room.
 #[inline(always)]
-fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, state: u32) -> bool {
+fn report<S: Store, M: Mem>(tp: Ptr, tell: &Tell, time: u64) -> bool {
     use net_flow::field as f;
 
-    let Some(mut record) = Record::begin(&net_flow::DEF) else { return false };
-    let progress = phase == Phase::Progress;
-    head::<M>(&record, tp, known, if progress { Step::Iterator } else { Step::Tracepoint });
+    let Some(mut record) = Flow::begin(&net_flow::DEF) else { return false };
+    let Tell { known, role, phase, state, step } = tell;
+    let progress = *phase == Phase::Progress;
+    head::<M>(&record, tp, known, *step, time);
     record.put(f::cookie, S::number(tp, known));
-    record.put(f::phase, (phase as u32).into());
-    let direction = match role {
+    record.put(f::phase, (*phase as u32).into());
+    let direction = match *role {
         role::OUTGOING => Direction::Outgoing,
         role::INCOMING => Direction::Incoming,
         _ => Direction::Unknown,
@@ -363,34 +394,44 @@ fn report<S: Store, M: Mem>(tp: Ptr, known: &Known, role: u32, phase: Phase, sta
     record.put(f::direction, (direction as u32).into());
     record.put(f::protocol, crate::sock::IPPROTO_TCP);
     put_ends::<M>(&mut record, tp, &ENDS);
-    record.put(f::state, state.into());
+    record.put(f::state, (*state).into());
     record.put(f::start_time, known.began);
     put_counters::<M>(&mut record, tp);
-    if role == role::OUTGOING && known.latency != 0 && known.marks & (mark::ADOPTED | mark::FORGOTTEN) == 0 {
+    if *role == role::OUTGOING && known.latency != 0 && known.marks & (mark::ADOPTED | mark::FORGOTTEN) == 0 {
         record.put(f::connect_latency, u64::from(known.latency) << 6);
+    } else {
+        record.absent(f::connect_latency);
     }
     let error = field::<M, u32>(tp, fact::SK_ERR);
-    let ended = if progress { Reason::None } else { reason(phase, state, error, activity::<M>(tp)) };
+    let ended = if progress { Reason::None } else { reason(*phase, *state, error, activity::<M>(tp)) };
     record.put(f::reason, (ended as u32).into());
     record.put(f::error, error.into());
-    let group = mptcp_group::<M>(tp);
-    if group != 0 {
-        record.put(f::group, group);
+    match mptcp_group::<M>(tp) {
+        0 => {
+            record.absent(f::group);
+            record.put(f::marks, known.marks.into());
+        }
+        group => {
+            record.put(f::group, group);
+            record.put(f::marks, (known.marks | mark::MPTCP).into());
+        }
     }
-    record.put(f::marks, (known.marks | if group == 0 { 0 } else { mark::MPTCP }).into());
-    record.send()
+    record.send();
+    true
 }
 
 /// Reports a connection that this end established.
 #[inline(always)]
-fn connected<S: Store>(tp: Ptr, known: &Known) {
+fn connected<S: Store>(tp: Ptr, known: &Known, time: u64) {
     use net_tcp_connect::field as f;
 
-    let Some(mut record) = Record::begin(&net_tcp_connect::DEF) else { return };
-    head::<Btf>(&record, tp, known, Step::Tracepoint);
+    let Some(mut record) = Connect::begin(&net_tcp_connect::DEF) else { return };
+    head::<Btf>(&record, tp, known, Step::Tracepoint, time);
     record.put(f::cookie, S::number(tp, known));
     if known.marks & mark::ADOPTED == 0 {
         record.put(f::connect_latency, u64::from(known.latency) << 6);
+    } else {
+        record.absent(f::connect_latency);
     }
     put_ends::<Btf>(&mut record, tp, &CONNECT_ENDS);
     record.send();
@@ -464,8 +505,9 @@ fn look<S: Store>(words: *const Ptr, tp: Ptr, known: &mut Known) {
             return;
         }
     }
-    let role = known.role;
-    if report::<S, S::Mem>(tp, known, role, Phase::Progress, field::<S::Mem, u8>(tp, fact::SK_STATE).into()) {
+    let state = field::<S::Mem, u8>(tp, fact::SK_STATE).into();
+    let tell = Tell { known: *known, role: known.role, phase: Phase::Progress, state, step: Step::Iterator };
+    if report::<S, S::Mem>(tp, &tell, now()) {
         known.told = told;
     }
 }

@@ -89,6 +89,7 @@ pub static FLOWS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// What is known of a socket besides what the kernel keeps in it. 56 bytes: with what the kernel puts before them they
 /// fill an allocation of 128.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Known {
     /// When it began, nanoseconds since boot.

@@ -1,13 +1,15 @@
 //! Writing a record: the kernel half of `haechi_ebpf::wire`.
 //!
 //! A record is put together in a scratch buffer of the CPU and copied to its ring in one piece, as long as its content.
-//! Programs can be preempted, so a CPU has several buffers; when all are taken the record is lost and counted.
+//! Programs can be preempted, so a CPU has several buffers; when all are taken the record is lost and counted. What has
+//! always the same length needs neither buffer nor copy: [`InRing`].
 
 use core::ffi::c_void;
+use core::ops::{Deref, DerefMut};
 
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-    bpf_probe_read_user_str, bpf_ringbuf_output,
+    bpf_probe_read_user_str, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
 };
 use aya_ebpf::maps::RingBuf;
 use aya_log_ebpf::debug;
@@ -119,73 +121,43 @@ pub struct Given {
     marks: u32,
 }
 
-/// A record being written.
-pub struct Record {
-    scratch: Scratch,
-    event: EventId,
-    ring: Ring,
+/// The parts of a record that lie at fixed places, wherever it is put together.
+pub struct Slots {
+    memory: *mut u8,
     present: u64,
 }
 
-impl Record {
-    /// Begins a record of `def`; `None` is a counted loss.
+impl Slots {
     #[inline(always)]
-    pub fn begin(def: &'static EventDef) -> Option<Self> {
-        match Scratch::take() {
-            Some(scratch) => Some(Self::begin_in(scratch, def)),
-            None => {
-                lost_for_scratch(def);
-                None
-            }
-        }
-    }
-
-    /// Begins a record in a buffer that is already held.
-    #[inline(always)]
-    pub fn begin_in(scratch: Scratch, def: &'static EventDef) -> Self {
-        let slots = def.fields.len();
-        let record = Self { scratch, event: def.id, ring: def.ring, present: 0 };
-        record.set_position((HEADER + 8 * slots) as u64);
-        record.header_u16(at::EVENT, def.id);
-        record.header_u16(at::CPU, 0);
-        record.header_u32(at::SEQ, 0);
-        record.header_u16(at::SLOTS, slots as u16 | u16::from(wire::VERSION) << 8);
-        for i in 0..slots {
-            record.store(HEADER + 8 * i, 0);
-        }
-        record
-    }
-
-    /// The buffer it is written in, for a walk.
-    #[inline(always)]
-    pub fn scratch(&self) -> &Scratch {
-        &self.scratch
+    fn begin(&self, def: &'static EventDef) {
+        self.header_u16(at::EVENT, def.id);
+        self.header_u16(at::SLOTS, def.fields.len() as u16 | u16::from(wire::VERSION) << 8);
     }
 
     /// The memory it is written in.
     #[inline(always)]
     pub fn memory(&self) -> *mut u8 {
-        self.scratch.memory
+        self.memory
     }
 
     #[inline(always)]
     fn store(&self, offset: usize, value: u64) {
         // SAFETY: `offset` is a constant inside the record.
-        unsafe { core::ptr::write_volatile(self.scratch.memory.add(offset).cast(), value) }
+        unsafe { core::ptr::write_volatile(self.memory.add(offset).cast(), value) }
     }
 
     /// Sets a `u16` of the header.
     #[inline(always)]
     pub fn header_u16(&self, offset: usize, value: u16) {
         // SAFETY: as in `store`.
-        unsafe { core::ptr::write_volatile(self.scratch.memory.add(offset).cast(), value) }
+        unsafe { core::ptr::write_volatile(self.memory.add(offset).cast(), value) }
     }
 
     /// Sets a `u32` of the header.
     #[inline(always)]
     pub fn header_u32(&self, offset: usize, value: u32) {
         // SAFETY: as in `store`.
-        unsafe { core::ptr::write_volatile(self.scratch.memory.add(offset).cast(), value) }
+        unsafe { core::ptr::write_volatile(self.memory.add(offset).cast(), value) }
     }
 
     /// Sets a `u64` of the header.
@@ -205,6 +177,131 @@ impl Record {
     #[inline(always)]
     pub fn put_int(&mut self, field: Field, value: i64) {
         self.put(field, value as u64);
+    }
+
+    /// Sets a variable field whose `len` bytes the caller puts at a place of its own choice.
+    #[inline(always)]
+    pub fn place(&mut self, field: Field, start: usize, len: u64) {
+        self.put(field, wire::var_slot(start as u64, len, len, 0));
+    }
+}
+
+/// A record of `LEN` bytes, written where it will be read: no buffer is taken and nothing is copied. Whoever writes it
+/// says of each field what it is, or that it is absent: the memory holds what was there before.
+pub struct InRing<const LEN: u64> {
+    slots: Slots,
+    event: EventId,
+}
+
+impl<const LEN: u64> InRing<LEN> {
+    /// Begins a record of `def`; `None` is a counted loss.
+    #[inline(always)]
+    pub fn begin(def: &'static EventDef) -> Option<Self> {
+        let seq = tried(def.id, def.ring);
+        // SAFETY: a `RingBuf` is its map definition. What is reserved is always submitted.
+        let memory = unsafe { bpf_ringbuf_reserve(ring(def.ring).cast(), LEN, 0) }.cast::<u8>();
+        if memory.is_null() {
+            count(def.id, column::LOSS + Loss::RingFull as usize);
+            log_sent(def.id.into(), LEN as u32, 1);
+            return None;
+        }
+        let slots = Slots { memory, present: 0 };
+        slots.begin(def);
+        slots.header_u32(at::LEN, LEN as u32);
+        slots.header_u32(at::SEQ, seq);
+        // SAFETY: no preconditions.
+        slots.header_u16(at::CPU, unsafe { bpf_get_smp_processor_id() } as u16);
+        Some(Self { slots, event: def.id })
+    }
+
+    /// Says that a field is missing.
+    #[inline(always)]
+    pub fn absent(&self, field: Field) {
+        self.store(HEADER + 8 * field.0 as usize, 0);
+    }
+
+    /// Lets the reader have it.
+    #[inline(always)]
+    pub fn send(self) {
+        self.store(at::PRESENT, self.slots.present);
+        // SAFETY: it was reserved in `begin`.
+        unsafe { bpf_ringbuf_submit(self.slots.memory.cast(), wake_up()) };
+        log_sent(self.event.into(), LEN as u32, 0);
+    }
+}
+
+impl<const LEN: u64> Deref for InRing<LEN> {
+    type Target = Slots;
+
+    #[inline(always)]
+    fn deref(&self) -> &Slots {
+        &self.slots
+    }
+}
+
+impl<const LEN: u64> DerefMut for InRing<LEN> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+}
+
+/// A record being written.
+pub struct Record {
+    slots: Slots,
+    scratch: Scratch,
+    event: EventId,
+    ring: Ring,
+}
+
+impl Deref for Record {
+    type Target = Slots;
+
+    #[inline(always)]
+    fn deref(&self) -> &Slots {
+        &self.slots
+    }
+}
+
+impl DerefMut for Record {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+}
+
+impl Record {
+    /// Begins a record of `def`; `None` is a counted loss.
+    #[inline(always)]
+    pub fn begin(def: &'static EventDef) -> Option<Self> {
+        match Scratch::take() {
+            Some(scratch) => Some(Self::begin_in(scratch, def)),
+            None => {
+                lost_for_scratch(def);
+                None
+            }
+        }
+    }
+
+    /// Begins a record in a buffer that is already held.
+    #[inline(always)]
+    pub fn begin_in(scratch: Scratch, def: &'static EventDef) -> Self {
+        let slots = Slots { memory: scratch.memory, present: 0 };
+        let record = Self { slots, scratch, event: def.id, ring: def.ring };
+        record.set_position((HEADER + 8 * def.fields.len()) as u64);
+        record.begin(def);
+        record.header_u16(at::CPU, 0);
+        record.header_u32(at::SEQ, 0);
+        for i in 0..def.fields.len() {
+            record.store(HEADER + 8 * i, 0);
+        }
+        record
+    }
+
+    /// The buffer it is written in, for a walk.
+    #[inline(always)]
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     /// Where the next variable bytes go: a pointer with room for 0x2000 bytes.
@@ -364,55 +461,46 @@ impl Record {
         self.store(POSITION, position);
     }
 
-    /// Sets a variable field whose `len` bytes the caller puts at a place of its own choice.
-    #[inline(always)]
-    pub fn place(&mut self, field: Field, start: usize, len: u64) {
-        self.put(field, wire::var_slot(start as u64, len, len, 0));
-    }
-
-    /// Says where the record ends, for those who use [`Record::place`].
-    #[inline(always)]
-    pub fn end_at(&mut self, position: usize) {
-        self.set_position(position as u64);
-    }
-
     /// Finishes the bytes; returns how many there are.
     #[inline(always)]
     pub fn seal(&self) -> usize {
-        self.store(at::PRESENT, self.present);
+        self.store(at::PRESENT, self.slots.present);
         let len = mask::<0xffff>(self.position());
         self.header_u32(at::LEN, len as u32);
         len
     }
 
-    /// Sends it to its ring. A full ring is a counted loss; returns whether there was room.
+    /// Sends it to its ring. A full ring is a counted loss.
     #[inline(always)]
-    pub fn send(self) -> bool {
+    pub fn send(self) {
         let len = self.seal();
         let seq = tried(self.event, self.ring);
         self.header_u32(at::SEQ, seq);
         // SAFETY: no preconditions.
         self.header_u16(at::CPU, unsafe { bpf_get_smp_processor_id() } as u16);
-        let ring: *const RingBuf = match self.ring {
-            Ring::Critical => &raw const CRITICAL,
-            Ring::Flow => &raw const FLOWS,
-            _ => &raw const BULK,
-        };
         // SAFETY: `len` is masked to the record area; a `RingBuf` is its map definition.
         let failed =
-            unsafe { bpf_ringbuf_output(ring.cast_mut().cast(), self.scratch.memory.cast(), len as u64, wake_up()) };
+            unsafe { bpf_ringbuf_output(ring(self.ring).cast(), self.scratch.memory.cast(), len as u64, wake_up()) };
         if failed != 0 {
             count(self.event, column::LOSS + Loss::RingFull as usize);
         }
         log_sent(self.event.into(), len as u32, failed as i32);
         self.scratch.give();
-        failed == 0
     }
 
     /// Gives the buffer back without sending anything.
     #[inline(always)]
     pub fn drop_silently(self) {
         self.scratch.give();
+    }
+}
+
+#[inline(always)]
+fn ring(ring: Ring) -> *mut RingBuf {
+    match ring {
+        Ring::Critical => (&raw const CRITICAL).cast_mut(),
+        Ring::Flow => (&raw const FLOWS).cast_mut(),
+        _ => (&raw const BULK).cast_mut(),
     }
 }
 

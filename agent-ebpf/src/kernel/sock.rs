@@ -11,7 +11,7 @@ use haechi_ebpf::flow::tcp;
 
 use crate::maps::{CONNECTIONS, address_key};
 use crate::mem::{Mem, Probe, Ptr, field, get, has, inside, pointer};
-use crate::record::Record;
+use crate::record::Slots;
 
 /// `AF_INET` and `AF_INET6` of include/linux/socket.h.
 const AF_INET: u16 = 2;
@@ -30,6 +30,12 @@ pub fn tcp_sock(sk: Ptr) -> Option<Ptr> {
     (!tp.is_null()).then_some(tp)
 }
 
+/// Whether a socket is TCP's own, not one of those that only keep its states.
+#[inline(always)]
+pub fn is_tcp<M: Mem>(sk: Ptr) -> bool {
+    u64::from(field::<M, u16>(sk, fact::SK_PROTOCOL)) == IPPROTO_TCP
+}
+
 /// Fields of a record that name the two ends.
 pub struct Ends {
     /// Address of this end.
@@ -44,9 +50,12 @@ pub struct Ends {
     pub at: usize,
 }
 
-/// Writes the ends of a socket; the record ends behind them.
+/// Bytes behind the slots of a record that the two ends take.
+pub const ENDS_BYTES: usize = 32;
+
+/// Writes the ends of a socket.
 #[inline(always)]
-pub fn put_ends<M: Mem>(record: &mut Record, sk: Ptr, ends: &Ends) {
+pub fn put_ends<M: Mem>(record: &mut Slots, sk: Ptr, ends: &Ends) {
     // Not `skc_num`: it is 0 once the port was given back.
     record.put(ends.local_port, field::<M, u16>(sk, fact::INET_SPORT).swap_bytes().into());
     record.put(ends.remote_port, field::<M, u16>(sk, fact::SK_DPORT).swap_bytes().into());
@@ -70,7 +79,6 @@ pub fn put_ends<M: Mem>(record: &mut Record, sk: Ptr, ends: &Ends) {
     };
     record.place(ends.local, ends.at, len);
     record.place(ends.remote, ends.at + 16, len);
-    record.end_at(ends.at + 32);
 }
 
 /// Inode number of the network namespace that a socket lives in.
@@ -87,7 +95,7 @@ pub fn activity<M: Mem>(tp: Ptr) -> u64 {
 
 /// Writes the counters of a connection.
 #[inline(always)]
-pub fn put_counters<M: Mem>(record: &mut Record, tp: Ptr) {
+pub fn put_counters<M: Mem>(record: &mut Slots, tp: Ptr) {
     use net_flow::field as f;
 
     let sent = field::<M, u64>(tp, fact::TCP_BYTES_SENT);

@@ -9,7 +9,7 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{at, flag};
 
 use crate::mem::{Mem, Probe, Ptr, field, get, has, inside, pointer, with_current};
-use crate::record::Record;
+use crate::record::Slots;
 
 /// `PF_IO_WORKER` and `PF_KTHREAD` of include/linux/sched.h.
 const PF_IO_WORKER: u32 = 0x10;
@@ -57,6 +57,37 @@ pub fn is_compat<M: Mem>(task: Ptr) -> bool {
     }
 }
 
+/// What the kernel goes by when it names the current task.
+pub struct Who {
+    /// Thread.
+    pub tid: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Real user.
+    pub uid: u32,
+    /// Cgroup of the v2 hierarchy.
+    pub cgroup: u64,
+}
+
+impl Who {
+    /// Of the current task. Helpers, where each read of its members would be a call of a helper too.
+    #[inline(always)]
+    pub fn current<M: Mem>(task: Ptr) -> Self {
+        if M::TYPED {
+            return Self {
+                tid: field::<M, u32>(task, fact::TASK_PID),
+                tgid: field::<M, u32>(task, fact::TASK_TGID),
+                uid: field::<M, u32>(pointer::<M>(task, fact::TASK_CRED), fact::CRED_UID),
+                cgroup: cgroup::<M>(task),
+            };
+        }
+        // SAFETY: no preconditions.
+        let (ids, uid, cgroup) =
+            unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid(), bpf_get_current_cgroup_id()) };
+        Self { tid: ids as u32, tgid: (ids >> 32) as u32, uid: uid as u32, cgroup }
+    }
+}
+
 /// Bits for the header's flags that follow from a task.
 #[inline(always)]
 pub fn task_flags<M: Mem>(task: Ptr) -> u16 {
@@ -76,7 +107,7 @@ pub fn task_flags<M: Mem>(task: Ptr) -> u16 {
 
 /// What the header says of any task.
 #[inline(always)]
-fn describe<M: Mem>(record: &Record, task: Ptr, tid: u32, tgid: u32) {
+fn describe<M: Mem>(record: &Slots, task: Ptr, tid: u32, tgid: u32) {
     let leader = pointer::<M>(task, fact::TASK_LEADER);
     record.header_u64(at::START, field::<M, u64>(leader, fact::TASK_START));
     record.header_u32(at::EXEC_ID, field::<M, u32>(task, fact::TASK_EXEC_ID));
@@ -105,16 +136,14 @@ fn describe<M: Mem>(record: &Record, task: Ptr, tid: u32, tgid: u32) {
 /// Fills the header for the current task. `flags` is added to what the task says of itself; `ret` is a result, where
 /// the hook sees one.
 #[inline(always)]
-pub fn head(record: &Record, step: Step, flags: u16, ret: Option<i64>) {
-    // SAFETY: no preconditions; the comm field has the 16 bytes that are written.
-    let ids = unsafe {
-        bpf_get_current_comm(record.memory().add(at::COMM).cast(), 16);
-        record.header_u64(at::CGROUP, bpf_get_current_cgroup_id());
-        record.header_u32(at::UID, bpf_get_current_uid_gid() as u32);
-        bpf_get_current_pid_tgid()
-    };
+pub fn head(record: &Slots, step: Step, flags: u16, ret: Option<i64>) {
+    // SAFETY: the comm field has the 16 bytes that are written.
+    unsafe { bpf_get_current_comm(record.memory().add(at::COMM).cast(), 16) };
     let own = with_current!(|task: M| {
-        describe::<M>(record, task, ids as u32, (ids >> 32) as u32);
+        let who = Who::current::<M>(task);
+        record.header_u64(at::CGROUP, who.cgroup);
+        record.header_u32(at::UID, who.uid);
+        describe::<M>(record, task, who.tid, who.tgid);
         task_flags::<M>(task)
     });
     let result = if ret.is_some() { flag::HAS_RET } else { 0 };
@@ -131,7 +160,7 @@ pub fn cgroup<M: Mem>(task: Ptr) -> u64 {
 
 /// Fills the header for a task that is not the current one. Returns its process.
 #[inline(always)]
-pub fn head_of<M: Mem>(record: &Record, task: Ptr, tgid: u32) {
+pub fn head_of<M: Mem>(record: &Slots, task: Ptr, tgid: u32) {
     // SAFETY: the comm field has the 16 bytes that are written.
     unsafe {
         let comm = inside(task, fact::TASK_COMM);

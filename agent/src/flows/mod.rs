@@ -105,6 +105,8 @@ struct Flow {
     /// When it began; 0 before its first record.
     start: u64,
     totals: Totals,
+    /// The MPTCP connection that it is a path of.
+    group: Option<u64>,
     /// Its place in the order of arrival.
     age: u64,
 }
@@ -173,8 +175,14 @@ impl Flows {
     /// A process accepted a connection.
     pub fn accept(&mut self, view: &View<'_>) {
         let Some(cookie) = view.number(net_tcp_accept::field::cookie).filter(|c| *c != 0) else { return };
-        if !self.ended.contains_key(&cookie) {
-            self.flow(cookie).accepted = Some(Owner::of(view));
+        if self.ended.contains_key(&cookie) {
+            return;
+        }
+        let owner = Owner::of(view);
+        let flow = self.flow(cookie);
+        flow.accepted = Some(owner);
+        if let Some(group) = flow.group.and_then(|g| self.groups.get_mut(&g)) {
+            group.owner = Some(owner);
         }
     }
 
@@ -213,12 +221,15 @@ impl Flows {
             (false, _) => flow.totals,
         };
         (flow.start, flow.totals) = (start, totals);
+        // One that fell back to TCP is no path any more, and still one that ends.
+        let group = view.number(f::group).or(flow.group);
+        flow.group = group;
         self.top.add(name, totals.since(before));
         if fresh {
             count(&mut self.counts.seen, number(f::direction));
         }
         let ended = phase != u64::from(Phase::Progress as u32);
-        if let Some(group) = view.number(f::group) {
+        if let Some(group) = group {
             self.path(group, view, fresh, ended);
         }
         if ended {

@@ -39,19 +39,39 @@ fn who_accepts_owns_the_connection_from_then_on() {
     assert_eq!(view(&amended).number(net_flow::field::tx_bytes), Some(10));
 }
 
+/// A look at a path of MPTCP connection 99.
+fn path(pid: u32, cookie: u64, marks: u32) -> Vec<u8> {
+    use net_flow::field as f;
+    Builder::new(&net_flow::DEF)
+        .process(pid, 70, 1)
+        .number(f::cookie, cookie)
+        .number(f::start_time, 5)
+        .number(f::phase, (Phase::Progress as u32).into())
+        .number(f::group, 99)
+        .number(f::marks, marks.into())
+        .finish()
+}
+
+#[test]
+fn a_further_path_belongs_to_who_accepted_the_connection() {
+    let mut flows = Flows::new(8, 4);
+    flows.see(&view(&path(7, 1, mark::INHERITED)), "x");
+    flows.accept(&view(&accept(1, 9)));
+    let amended = flows.amend(&view(&path(7, 2, mark::INHERITED))).expect("amended");
+    assert_eq!(view(&amended).process(), (9, 90));
+}
+
+#[test]
+fn a_path_that_fell_back_to_tcp_ends_as_one() {
+    let mut flows = Flows::new(8, 4);
+    flows.see(&view(&path(7, 1, 0)), "x");
+    assert_eq!(flows.groups[&99].paths, 1);
+    flows.see(&view(&flow(1, Phase::End, 5, 0)), "x");
+    assert_eq!(flows.groups[&99].paths, 0);
+}
+
 #[test]
 fn a_further_path_belongs_to_who_owns_the_connection() {
-    use net_flow::field as f;
-    let path = |pid, cookie, marks: u32| {
-        Builder::new(&net_flow::DEF)
-            .process(pid, 70, 1)
-            .number(f::cookie, cookie)
-            .number(f::start_time, 5)
-            .number(f::phase, (Phase::Progress as u32).into())
-            .number(f::group, 99)
-            .number(f::marks, marks.into())
-            .finish()
-    };
     let mut flows = Flows::new(8, 4);
     let (first, opened, taken) = (path(7, 1, mark::MPTCP), path(0, 2, mark::MPTCP), path(3, 3, mark::INHERITED));
     assert_eq!(flows.amend(&view(&opened)), None, "nobody is known yet");
