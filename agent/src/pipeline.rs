@@ -21,7 +21,7 @@ use haechi_signatures::engine::{self, ReloadReport, Running, Watch};
 use haechi_signatures::sources::{Bounds, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::collector::{self, Collector};
@@ -39,7 +39,7 @@ use crate::sinks::{self, Sinks};
 use crate::worker::{self, Reloaded, Totals, Worker};
 use crate::{cgroups, clock, watch};
 
-/// How long a reload may take before it is given up.
+/// How long a reload may take before that is said, each time.
 const RELOAD: Duration = Duration::from_secs(30);
 /// Time between two looks at the loss counters, where nothing asks for an earlier one.
 const LOOK: Duration = Duration::from_secs(1);
@@ -131,7 +131,7 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
     if let Err(error) = watch::start(&config.rules.dirs, changed.clone()) {
         warn!(%error, "rules are not watched: changes need SIGHUP");
     }
-    let sources = read_rules(&config.rules.dirs);
+    let sources = read_rules(&config.rules.dirs, &Sources::default());
     let start = Start { host: clock::host(), time: clock::boot_now(), options: config.options(), sources };
     let (mut core, report) = Core::build(&start)?;
     tell(&report);
@@ -206,6 +206,8 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         running: None,
         reseed: false,
         seeded: Instant::now(),
+        asked: None,
+        again: None,
     };
     steering.until_end(run, &mut signals, &rule_watch, &changed, &closed).await;
     let summary = steering.finish(collector)?;
@@ -260,6 +262,10 @@ struct Steering {
     running: Option<Running>,
     reseed: bool,
     seeded: Instant,
+    /// A reload that the core has not answered yet: until when it should have.
+    asked: Option<Instant>,
+    /// Something changed since: whether it was asked for.
+    again: Option<bool>,
 }
 
 impl Steering {
@@ -300,9 +306,10 @@ impl Steering {
                 }
                 _ = hangup.recv() => {
                     self.settings(run, changed);
-                    self.reload(true).await;
+                    self.reload(true);
                 }
-                () = changed.notified() => self.reload(false).await,
+                () = changed.notified() => self.reload(false),
+                Some(done) = self.worker.reloads.recv() => self.reloaded(done),
                 () = telling.gap.notified() => {
                     // Soon, not at once: while the kernel is busy losing, there is a hint with every batch.
                     if !std::mem::replace(&mut soon, true) {
@@ -314,6 +321,7 @@ impl Steering {
                     self.losses();
                     self.repair();
                     self.stuck(watch);
+                    self.unanswered();
                     self.kernel.flush_log();
                 }
                 () = &mut again, if !adopted => {
@@ -390,9 +398,13 @@ impl Steering {
     }
 
     /// Loads the rules anew. The kernel sends what the new ones need before the old ones go, and stops sending what only
-    /// the old ones needed after: no rule misses anything, and hooks that both need are not touched.
-    async fn reload(&mut self, asked: bool) {
-        let sources = read_rules(&self.start.options.rules.dirs);
+    /// the old ones needed after: no rule misses anything, and hooks that both need are not touched. One at a time.
+    fn reload(&mut self, asked: bool) {
+        if self.asked.is_some() {
+            self.again = Some(asked || self.again == Some(true));
+            return;
+        }
+        let sources = read_rules(&self.start.options.rules.dirs, &self.start.sources);
         if !asked && sources == self.start.sources {
             return;
         }
@@ -405,14 +417,17 @@ impl Steering {
         if let Err(error) = self.kernel.set_demands(&both) {
             return error!(%error, "the rules are not loaded anew: the kernel refuses their filters");
         }
-        while self.worker.reloads.try_recv().is_ok() {}
         let rules = Rules { config: self.start.options.rules.clone(), sources };
         if self.inbox.push(Input::Reload(Box::new(rules))).is_err() {
             return error!("the rules are not loaded anew: the agent is overloaded");
         }
-        let Ok(Some(Reloaded { report, demands })) = timeout(RELOAD, self.worker.reloads.recv()).await else {
-            return error!("the core does not answer: the rules may not have been loaded anew");
-        };
+        self.asked = Some(Instant::now() + RELOAD);
+    }
+
+    /// The core has loaded the rules anew.
+    fn reloaded(&mut self, done: Reloaded) {
+        let Reloaded { report, demands } = done;
+        self.asked = None;
         tell(&report);
         if let Err(error) = self.kernel.set_demands(&demands) {
             warn!(%error, "filters of old rules stay in the kernel");
@@ -426,6 +441,19 @@ impl Steering {
             added = ?report.added, changed = ?report.changed, removed = ?report.removed,
             unchanged = report.unchanged.len(), "rules were loaded anew"
         );
+        if let Some(asked) = self.again.take() {
+            self.reload(asked);
+        }
+    }
+
+    /// Says that a reload takes long.
+    fn unanswered(&mut self) {
+        if let Some(until) = &mut self.asked
+            && *until < Instant::now()
+        {
+            error!("the core does not answer: the rules are not loaded anew yet");
+            *until += RELOAD;
+        }
     }
 
     fn snapshot(&self) -> metrics::Snapshot {
@@ -463,11 +491,15 @@ fn adopt(kernel: &mut Kernel) {
     }
 }
 
-/// Reads the rules on disk, and says what cannot be read.
-fn read_rules(dirs: &[PathBuf]) -> Sources {
-    let (sources, errors) = Sources::read(dirs, Bounds::default());
+/// Reads the rules on disk, and says what cannot be read: that stays as it was `before`.
+fn read_rules(dirs: &[PathBuf], before: &Sources) -> Sources {
+    let (mut sources, errors) = Sources::read(dirs, Bounds::default());
+    let kept = sources.keep(before, &errors);
     for error in errors {
         error!("{error}");
+    }
+    for file in kept {
+        warn!(file, "this file stays at work as it was before");
     }
     sources
 }

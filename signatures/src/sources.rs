@@ -67,15 +67,38 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// What was not read: a file, or a directory with all that is below it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. } | Self::Text { path } | Self::Bound { path, .. } => path,
+        }
+    }
+}
+
 impl Sources {
+    /// Takes from `before` what could not be read now: a rule goes when its file does, not when a disk fails.
+    /// Returns the names of these files.
+    pub fn keep(&mut self, before: &Self, errors: &[SourceError]) -> Vec<String> {
+        let unread = |source: &&Source| errors.iter().any(|e| Path::new(&source.file).starts_with(e.path()));
+        let kept: Vec<Source> = before.0.iter().filter(unread).cloned().collect();
+        let names = kept.iter().map(|s| s.file.clone()).collect();
+        self.0.extend(kept);
+        self.0.sort_by(|a, b| a.file.cmp(&b.file));
+        names
+    }
+
     /// Reads all `*.rego` files below `dirs`. What cannot be read is reported and left out. A directory that is not
     /// there holds no rules.
     #[must_use]
     pub fn read(dirs: &[PathBuf], bounds: Bounds) -> (Self, Vec<SourceError>) {
         let mut reader = Reader { bounds, total: 0, found: Vec::new(), errors: Vec::new() };
         for dir in dirs {
-            if dir.exists() {
-                reader.directory(dir, 0);
+            match dir.try_exists() {
+                Ok(true) => reader.directory(dir, 0),
+                Ok(false) => {}
+                Err(error) => reader.errors.push(SourceError::Io { path: dir.clone(), error }),
             }
         }
         reader.found.sort_by(|a, b| a.file.cmp(&b.file));
@@ -194,6 +217,24 @@ mod tests {
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(dir.names(&sources), ["b.rego", "deep/er/a.rego", "map.rego"]);
         assert_eq!(sources.0[2].text, "real");
+    }
+
+    #[test]
+    fn what_cannot_be_read_any_more_stays_as_it_was() {
+        let dir = Dir::new("keep");
+        for name in ["a.rego", "b/c.rego", "d.rego", "e.rego"] {
+            dir.write(name, b"before");
+        }
+        let (before, _) = Sources::read(std::slice::from_ref(&dir.0), Bounds::default());
+        dir.write("a.rego", b"\xff");
+        dir.write("d.rego", b"now");
+        fs::remove_file(dir.0.join("e.rego")).expect("a file of ours");
+        let bounds = Bounds { depth: 0, ..Bounds::default() };
+        let (mut now, errors) = Sources::read(std::slice::from_ref(&dir.0), bounds);
+        let kept = now.keep(&before, &errors);
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        assert_eq!(dir.names(&now), ["a.rego", "b/c.rego", "d.rego"]);
+        assert_eq!(now.0.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), ["before", "before", "now"]);
     }
 
     #[test]

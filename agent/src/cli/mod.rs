@@ -154,7 +154,8 @@ impl Settings {
         let usual = Path::new(DEFAULT_PATH);
         let mut config = match &self.config {
             Some(path) => Config::read(path).or_fail(WRONG)?,
-            None if usual.exists() => Config::read(usual).or_fail(WRONG)?,
+            // One that cannot be reached is not one that is not there: reading it says why.
+            None if usual.try_exists().unwrap_or(true) => Config::read(usual).or_fail(WRONG)?,
             None => Config::default(),
         };
         if !self.rules.is_empty() {
