@@ -223,6 +223,13 @@ pub const METRICS: &[Metric] = &[
         samples: |s| one(s.worker.counts.flows.evicted),
     },
     Metric {
+        name: "haechi_flows_unseen_ends_total",
+        kind: "counter",
+        help: "Connections whose end was lost; found by a survey of all. Their last totals are missing.",
+        labels: &[],
+        samples: |s| one(s.worker.counts.flows.unseen_ends),
+    },
+    Metric {
         name: "haechi_flow_polls_total",
         kind: "counter",
         help: "Times that all connections were looked at.",

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use haechi_ebpf::event::{EVENTS, Ring, by_id};
+use haechi_ebpf::event::{EVENTS, Ring, by_id, net_flow};
 use haechi_ebpf::loss::Loss;
 use haechi_signatures::demand::Demand;
 use haechi_signatures::engine::{self, ReloadReport, Running, Watch};
 use haechi_signatures::sources::{Bounds, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{self, MissedTickBehavior, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::collector::{self, Collector};
@@ -175,7 +175,10 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
     let collector = Collector::start(drain, inbox.clone())?;
     let answers = inbox.clone();
     let hasher = Hasher::start(move |answer| answers.push(Input::Answer(answer)).is_ok())?;
-    let polling = Polling::start(kernel.poller(), Duration::from_secs(config.flow_seconds))?;
+    let survey = inbox.clone();
+    let surveyed = move |begun, ended| survey.push(Input::Surveyed(begun, ended)).is_ok();
+    let interval = Duration::from_secs(config.flow_seconds);
+    let polling = Polling::start(kernel.poller(), interval, Box::new(surveyed))?;
     let rule_watch = core.engine().watch();
     let handle = collector.handle();
     let worker = worker::Config {
@@ -278,9 +281,9 @@ impl Steering {
         closed: &Notify,
     ) {
         let Signals { terminate, interrupt, hangup } = signals;
-        let mut look = interval(LOOK);
+        let mut look = time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut metrics = interval(METRICS);
+        let mut metrics = time::interval(METRICS);
         metrics.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut soon = false;
         let mut again = pin!(sleep(ADOPT_AGAIN));
@@ -352,6 +355,9 @@ impl Steering {
             return;
         }
         self.reseed |= lost.iter().any(|l| by_id(l.event).is_some_and(|d| d.ring == Ring::Critical));
+        if lost.iter().any(|l| l.event == net_flow::ID) {
+            self.polling.survey();
+        }
         debug!(?lost, "records were lost");
         if self.inbox.push(Input::Lost(lost)).is_ok() {
             self.told.clone_from(&self.ledger);

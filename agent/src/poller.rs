@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::clock;
 use crate::kernel::Poller;
 
 /// Looks taken one after the other while the ring has no room: then the next turn must do.
@@ -32,6 +33,8 @@ pub struct Cost {
 struct State {
     poller: Option<Arc<Poller>>,
     stop: bool,
+    /// Every connection is to be told of, whether it changed or not.
+    survey: bool,
     cost: Cost,
 }
 
@@ -41,6 +44,9 @@ struct Shared {
     changed: Condvar,
 }
 
+/// All connections were told of between these two times, in nanoseconds since boot. Returns whether it was heard.
+pub type Surveyed = Box<dyn Fn(u64, u64) -> bool + Send>;
+
 /// The thread at work.
 pub struct Polling {
     shared: Arc<Shared>,
@@ -48,15 +54,16 @@ pub struct Polling {
 }
 
 impl Polling {
-    /// Starts the thread; `poller` is asked every `interval`.
+    /// Starts the thread; `poller` is asked every `interval`, and `surveyed` is told when a survey is complete.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(poller: Option<Arc<Poller>>, interval: Duration) -> io::Result<Self> {
+    pub fn start(poller: Option<Arc<Poller>>, interval: Duration, surveyed: Surveyed) -> io::Result<Self> {
         let state = State { poller, ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let mine = shared.clone();
-        let thread = thread::Builder::new().name("haechi-poll".into()).spawn(move || run(&mine, interval))?;
+        let thread =
+            thread::Builder::new().name("haechi-poll".into()).spawn(move || run(&mine, interval, &surveyed))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -66,6 +73,11 @@ impl Polling {
         let first = state.poller.is_none() && poller.is_some();
         state.poller = poller;
         first
+    }
+
+    /// The next time all connections are told of, whether they changed or not.
+    pub fn survey(&self) {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).survey = true;
     }
 
     /// What it cost so far.
@@ -84,7 +96,7 @@ impl Polling {
     }
 }
 
-fn run(shared: &Shared, interval: Duration) {
+fn run(shared: &Shared, interval: Duration, surveyed: &Surveyed) {
     let mut next = Instant::now() + interval;
     loop {
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,14 +106,23 @@ fn run(shared: &Shared, interval: Duration) {
             state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let (poller, stop) = (state.poller.clone(), state.stop);
+        let mut survey = std::mem::take(&mut state.survey);
         drop(state);
         if let Some(poller) = poller {
+            let begun = clock::boot_now();
+            if survey && let Err(error) = poller.survey(begun) {
+                warn!(%error, "connections that ended unseen stay known");
+                survey = false;
+            }
             let cost = look(&poller);
+            let all = cost.deferred == 0 && cost.errors == 0;
+            let again = survey && !(all && surveyed(begun, clock::boot_now()));
             let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.cost.polls += cost.polls;
             state.cost.ns += cost.ns;
             state.cost.deferred += cost.deferred;
             state.cost.errors += cost.errors;
+            state.survey |= again;
         }
         if stop {
             return;

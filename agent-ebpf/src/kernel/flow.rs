@@ -12,7 +12,6 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_seq_write, bpf_sk_storage_get,
-    bpf_sock_from_file,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -23,16 +22,14 @@ use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{HEADER, at, flag};
 
 use crate::apart::apart;
-use crate::descriptor::socket;
 use crate::gate;
-use crate::maps::{CONNECTIONS, FLOWS, Known, LISTENERS, SOCKETS, flow_ring_bytes};
+use crate::maps::{CONNECTIONS, FLOWS, Known, LISTENERS, SOCKETS, SURVEY, flow_ring_bytes};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, pointer, with_current};
 use crate::record::{InRing, Slots};
 use crate::sock::{
-    ENDS_BYTES, Ends, activity, below, connected_from_here, is_tcp, mptcp_group, net_ns, number_of_address,
-    put_counters, put_ends, tcp_sock,
+    ENDS_BYTES, Ends, activity, is_tcp, mptcp_group, net_ns, number_of_address, put_counters, put_ends, tcp_sock,
 };
-use crate::task::{PF_KTHREAD, Who, cgroup};
+use crate::task::{PF_KTHREAD, Who};
 
 /// `BPF_SK_STORAGE_GET_F_CREATE` of include/uapi/linux/bpf.h.
 const CREATE: u64 = 1;
@@ -40,15 +37,15 @@ const CREATE: u64 = 1;
 const AVAILABLE: u64 = 0;
 
 /// What a socket is to us; kept in `Known`.
-mod role {
+pub mod role {
     /// Nothing: closed, or not yet established.
-    pub(super) const NONE: u32 = 0;
+    pub const NONE: u32 = 0;
     /// It connected.
-    pub(super) const OUTGOING: u32 = 1;
+    pub const OUTGOING: u32 = 1;
     /// It was accepted.
-    pub(super) const INCOMING: u32 = 2;
+    pub const INCOMING: u32 = 2;
     /// It listens; what is known of it is copied to the sockets it makes.
-    pub(super) const LISTENER: u32 = 3;
+    pub const LISTENER: u32 = 3;
 }
 
 /// What the reader of the poll gets for a socket that has to wait.
@@ -128,7 +125,7 @@ struct Tell {
 }
 
 /// Where what is known of a socket is kept.
-trait Store {
+pub trait Store {
     /// How the socket is read where only the store led to it.
     type Mem: Mem;
     /// What is known; all zeroes where it is new.
@@ -144,7 +141,7 @@ trait Store {
 }
 
 /// In the kernel's storage beside the socket, which goes with it; a listener's is copied to the sockets that it makes.
-struct Beside;
+pub struct Beside;
 
 impl Store for Beside {
     type Mem = Btf;
@@ -180,7 +177,7 @@ impl Store for Beside {
 }
 
 /// In a hash by the socket's address. Listeners are found by namespace and port.
-struct ByAddress;
+pub struct ByAddress;
 
 impl Store for ByAddress {
     type Mem = Probe;
@@ -230,8 +227,9 @@ fn place(sk: Ptr) -> [u32; 2] {
     [net_ns::<Probe>(sk), field::<Probe, u16>(sk, fact::SK_NUM).into()]
 }
 
+/// Nanoseconds since boot.
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
 }
@@ -267,8 +265,9 @@ fn group_of(sk: Ptr) -> u64 {
     tcp_sock(sk).map_or(0, mptcp_group::<Btf>)
 }
 
+/// Sets which process owns a socket.
 #[inline(always)]
-fn own<M: Mem>(known: &mut Known, task: Ptr) {
+pub fn own<M: Mem>(known: &mut Known, task: Ptr) {
     known.owner_start = field::<M, u64>(pointer::<M>(task, fact::TASK_LEADER), fact::TASK_START);
     known.exec_id = field::<M, u32>(task, fact::TASK_EXEC_ID);
 }
@@ -489,107 +488,42 @@ fn live(value: Ptr) -> Option<&'static mut Known> {
     (known.role == role::OUTGOING || known.role == role::INCOMING).then_some(known)
 }
 
-/// Tells of a connection where it changed since the last time.
+/// Which survey of all connections it is.
+#[inline(always)]
+fn survey() -> u64 {
+    // SAFETY: the value is a plain number; the agent changes it between two looks.
+    SURVEY.get_ptr(0).map_or(0, |survey| unsafe { core::ptr::read_volatile(survey) })
+}
+
+/// Tells of a connection where it changed since the last time, or everyone is asked.
 #[inline(always)]
 fn look<S: Store>(words: *const Ptr, tp: Ptr, known: &mut Known) {
-    let told = activity::<S::Mem>(tp);
+    // Only ever compared with itself: another survey makes another number of the same segments.
+    let told = activity::<S::Mem>(tp) ^ survey().wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if told == known.told {
         return;
     }
-    // Closes come first: what does not fit now is told the next time, or when it closes. A byte to the reader says so.
-    // SAFETY: the map is a ring; the context leads to the seq_file; one byte is read.
-    unsafe {
-        if bpf_ringbuf_query((&raw const FLOWS).cast_mut().cast(), AVAILABLE) > flow_ring_bytes() / 2 {
-            let seq = *(*words).cast::<*mut c_void>();
-            bpf_seq_write(seq.cast(), (&raw const MORE).cast_mut().cast(), 1);
-            return;
-        }
+    // Closes come first: what does not fit now is told the next time, or when it closes.
+    // SAFETY: the map is a ring.
+    let waiting = unsafe { bpf_ringbuf_query((&raw const FLOWS).cast_mut().cast(), AVAILABLE) };
+    if waiting > flow_ring_bytes() / 2 {
+        return more(words);
     }
     let state = field::<S::Mem, u8>(tp, fact::SK_STATE).into();
     let tell = Tell { known: *known, role: known.role, phase: Phase::Progress, state, step: Step::Iterator };
     if report::<S, S::Mem>(tp, &tell, now()) {
         known.told = told;
+    } else {
+        more(words);
     }
 }
 
-/// `struct bpf_iter__task_file { meta, task, fd, file }`, kernel/bpf/task_iter.c: sockets that were open before the agent.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/task_file")]
-fn flow_adopt(ctx: *mut c_void) -> i32 {
-    apart(BtfTracePointContext::new(ctx), |ctx| {
-        if let Some((task, sk)) = opened(&ctx)
-            && let Some(tp) = tcp_sock(sk)
-        {
-            adopt::<Beside>(tp, task);
-        }
-    })
-}
-
-/// The task and the open file that the iterator is at.
+/// Says to the reader of the iterator, by a byte, that a socket has to wait.
 #[inline(always)]
-fn at_file(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
-    let words = ctx.as_ptr().cast::<Ptr>();
-    // SAFETY: the context is two pointers, a number and a pointer.
-    let (task, file) = unsafe { (*words.add(1), *words.add(3)) };
-    (!task.is_null() && !file.is_null()).then_some((task, file))
-}
-
-/// The task and the socket that the iterator is at.
-#[inline(always)]
-fn opened(ctx: &BtfTracePointContext) -> Option<(Ptr, Ptr)> {
-    let (task, file) = at_file(ctx)?;
-    // SAFETY: the verifier knows the type; the helper looks at what the file is.
-    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as Ptr;
-    if socket.is_null() {
-        return None;
-    }
-    let sk = pointer::<Btf>(socket, fact::SOCKET_SK);
-    (!sk.is_null()).then_some((task, sk))
-}
-
-/// The same for kernels without the helper (before 5.11): the file says what it is, and the socket must agree.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/task_file")]
-fn flow_adopt_by_address(ctx: *mut c_void) -> i32 {
-    apart(BtfTracePointContext::new(ctx), |ctx| {
-        if let Some((task, file)) = at_file(&ctx)
-            && let Some(sk) = below(pointer::<Probe>(socket(file), fact::SOCKET_SK))
-        {
-            adopt::<ByAddress>(sk, task);
-        }
-    })
-}
-
-#[inline(always)]
-fn adopt<S: Store>(tp: Ptr, task: Ptr) {
-    let state = u32::from(field::<S::Mem, u8>(tp, fact::SK_STATE));
-    if state == tcp::CLOSE {
-        return;
-    }
-    let Some(known) = S::known(tp, true) else { return };
-    if known.tgid != 0 {
-        return;
-    }
-    let mut role = known.role;
-    if role == role::NONE {
-        role = match state {
-            tcp::LISTEN => role::LISTENER,
-            _ if state == tcp::SYN_SENT || connected_from_here::<S::Mem>(tp, state) => role::OUTGOING,
-            _ => role::INCOMING,
-        };
-        known.began = now();
-        known.latency = u32::from(state != tcp::SYN_SENT);
-        known.told = 0;
-    }
-    known.marks = known.marks & !mark::FORGOTTEN | mark::ADOPTED;
-    known.tgid = field::<Btf, u32>(task, fact::TASK_TGID);
-    known.uid = field::<Btf, u32>(pointer::<Btf>(task, fact::TASK_CRED), fact::CRED_UID);
-    known.cgroup = cgroup::<Btf>(task);
-    own::<Btf>(known, task);
-    S::number(tp, known);
-    // Last: whoever looks meanwhile shall not tell of it without its owner.
-    known.role = role;
-    if role == role::LISTENER {
-        S::listens(tp, known);
+fn more(words: *const Ptr) {
+    // SAFETY: the context leads to the seq_file; one byte is read.
+    unsafe {
+        let seq = *(*words).cast::<*mut c_void>();
+        bpf_seq_write(seq.cast(), (&raw const MORE).cast_mut().cast(), 1);
     }
 }

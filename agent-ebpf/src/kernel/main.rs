@@ -9,6 +9,7 @@
 #![expect(unreachable_pub, reason = "a program has no users but the kernel")]
 
 mod accept;
+mod adopt;
 mod apart;
 mod cgroup;
 mod descriptor;

@@ -171,6 +171,10 @@ pub static LISTENERS: LruHashMap<[u32; 2], Known> = LruHashMap::with_max_entries
 #[map]
 pub static PARKED: Array<u64> = Array::with_max_entries(1, 0);
 
+/// Changes when every connection is to be told of once more, whether it changed or not.
+#[map]
+pub static SURVEY: Array<u64> = Array::with_max_entries(1, 0);
+
 /// User (generation, id) to the sets that take it and the sets that do not.
 #[map]
 pub static UIDS: HashMap<[u32; 2], [u64; 2]> = HashMap::with_max_entries(2 * ENTRIES, NO_PREALLOC);

@@ -63,6 +63,8 @@ pub enum Input {
     Answer(Answer),
     /// Other rules from now on, or other settings of theirs.
     Reload(Box<Rules>),
+    /// Every connection that lives was told of between these two times, in nanoseconds since boot.
+    Surveyed(u64, u64),
     /// It is this many nanoseconds since boot, and all records from before have been handed over.
     Tick(u64),
     /// There will be nothing more.

@@ -130,7 +130,13 @@ impl Core {
                     out.push(Output::GapSeen);
                 }
             }
-            Input::Lost(lost) => self.gaps(lost, out),
+            Input::Lost(lost) => {
+                if lost.iter().any(|l| l.event == net_flow::ID) {
+                    self.flows.unsure();
+                }
+                self.gaps(lost, out);
+            }
+            Input::Surveyed(begun, ended) => self.flows.survey(*begun, *ended),
             Input::Answer(answer) => {
                 if let Some(held) = &mut self.held {
                     held.answer(answer, |finding| out.push(Output::Finding(finding)));
@@ -264,7 +270,7 @@ impl Core {
         self.now = self.now.max(now);
         self.tree.advance(now);
         self.cgroups.advance(now.saturating_sub(CGROUP_GRACE));
-        self.flows.tick();
+        self.flows.tick(now);
         self.engine.tick(now, &mut self.found);
         self.release(out);
         self.tell(out);

@@ -23,6 +23,9 @@ const GROUPS: usize = 16_384;
 /// Connections that ended and whose accept may still come.
 const ENDED: usize = 16_384;
 
+/// Nanoseconds until a loss is known for certain; it is looked for every second.
+const CERTAIN: u64 = 3_000_000_000;
+
 /// Who owns a connection: the part of a record's header that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
@@ -107,6 +110,8 @@ struct Flow {
     totals: Totals,
     /// The MPTCP connection that it is a path of.
     group: Option<u64>,
+    /// When it was last told of.
+    told: u64,
     /// Its place in the order of arrival.
     age: u64,
 }
@@ -131,6 +136,8 @@ pub struct Counts {
     pub failed: [u64; 7],
     /// Connections forgotten early for want of room.
     pub evicted: u64,
+    /// Connections that ended and whose end was lost: their last totals are missing.
+    pub unseen_ends: u64,
     /// Totals by program, the busiest by name.
     pub top: Vec<Row>,
 }
@@ -145,6 +152,7 @@ pub struct Flows {
     ended_order: VecDeque<u64>,
     groups: HashMap<u64, Group>,
     limit: usize,
+    survey: Option<(u64, u64)>,
     counts: Counts,
     top: Top,
 }
@@ -161,6 +169,7 @@ impl Flows {
             ended_order: VecDeque::new(),
             groups: HashMap::new(),
             limit: limit.max(1),
+            survey: None,
             counts: Counts::default(),
             top: Top::new(names),
         }
@@ -181,6 +190,7 @@ impl Flows {
         let owner = Owner::of(view);
         let flow = self.flow(cookie);
         flow.accepted = Some(owner);
+        flow.told = view.time();
         if let Some(group) = flow.group.and_then(|g| self.groups.get_mut(&g)) {
             group.owner = Some(owner);
         }
@@ -220,7 +230,7 @@ impl Flows {
             (true, false) => Totals::default(),
             (false, _) => flow.totals,
         };
-        (flow.start, flow.totals) = (start, totals);
+        (flow.start, flow.totals, flow.told) = (start, totals, view.time());
         // One that fell back to TCP is no path any more, and still one that ends.
         let group = view.number(f::group).or(flow.group);
         flow.group = group;
@@ -270,9 +280,25 @@ impl Flows {
         }
     }
 
-    /// Time passes: whoever is busy is known by name.
-    pub fn tick(&mut self) {
+    /// All connections that live were told of between these times.
+    pub fn survey(&mut self, begun: u64, ended: u64) {
+        self.survey = Some((begun, ended));
+    }
+
+    /// Records were lost, those of a survey perhaps: there will be another.
+    pub fn unsure(&mut self) {
+        self.survey = None;
+    }
+
+    /// Time passes: whoever is busy is known by name, and what a survey did not find has ended, once it is sure that no
+    /// record of the survey was lost.
+    pub fn tick(&mut self, now: u64) {
         self.top.choose();
+        if let Some((begun, _)) = self.survey.take_if(|(_, ended)| now > *ended + CERTAIN) {
+            let before = self.live.len();
+            self.live.retain(|_, flow| flow.told >= begun);
+            self.counts.unseen_ends += (before - self.live.len()) as u64;
+        }
     }
 
     fn flow(&mut self, cookie: u64) -> &mut Flow {

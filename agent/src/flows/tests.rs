@@ -114,6 +114,35 @@ fn an_accept_that_comes_after_the_end_is_not_kept() {
     assert_eq!(flows.counts().live, 0);
 }
 
+/// A connection that was looked at then.
+fn at(cookie: u64, time: u64) -> Vec<u8> {
+    use net_flow::field as f;
+    Builder::new(&net_flow::DEF)
+        .time(time)
+        .number(f::cookie, cookie)
+        .number(f::start_time, 5)
+        .number(f::phase, (Phase::Progress as u32).into())
+        .finish()
+}
+
+#[test]
+fn what_a_survey_does_not_find_has_ended() {
+    let mut flows = Flows::new(8, 4);
+    for (cookie, time) in [(1, 10), (2, 10), (2, 25)] {
+        flows.see(&view(&at(cookie, time)), "x");
+    }
+    flows.survey(20, 30);
+    flows.tick(30 + CERTAIN);
+    assert_eq!(flows.counts().live, 2, "a loss may not have been told yet");
+    flows.unsure();
+    flows.tick(31 + CERTAIN);
+    assert_eq!((flows.counts().live, flows.counts().unseen_ends), (2, 0));
+    flows.survey(20, 30);
+    flows.tick(31 + CERTAIN);
+    assert_eq!((flows.counts().live, flows.counts().unseen_ends), (1, 1));
+    assert!(flows.live.contains_key(&2));
+}
+
 #[test]
 fn the_oldest_is_forgotten_and_counted() {
     let mut flows = Flows::new(2, 4);

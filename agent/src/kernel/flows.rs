@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::Map;
+use aya::maps::{Array, Map, MapData};
 use aya::programs::Program;
 use haechi_ebpf::program::{Hook, by_name};
 
@@ -28,14 +29,17 @@ pub(super) fn adopts(program: &str) -> bool {
 }
 
 /// Looks at all sockets.
-#[derive(Debug)]
 pub struct Poller {
     link: OwnedFd,
+    survey: Survey,
 }
+
+/// Where the programs read which survey of all connections it is.
+pub(super) type Survey = Arc<Mutex<Array<MapData, u64>>>;
 
 impl Poller {
     /// Binds `program` to `map`.
-    pub(super) fn of(object: &Ebpf, program: &'static str, map: &'static str) -> Result<Self, Error> {
+    pub(super) fn of(object: &Ebpf, program: &'static str, map: &'static str, survey: Survey) -> Result<Self, Error> {
         let fault = |reason: String| Error::Map { name: map, reason };
         let (Some(Map::SkStorage(sockets) | Map::HashMap(sockets)), Some(Program::Iter(iterator))) =
             (object.map(map), object.program(program))
@@ -44,7 +48,16 @@ impl Poller {
         };
         let iterator = iterator.fd().map_err(|e| fault(e.to_string()))?;
         let link = sys::iterator_over_map(iterator, sockets.fd()).map_err(|e| fault(e.to_string()))?;
-        Ok(Self { link })
+        Ok(Self { link, survey })
+    }
+
+    /// From now on every socket is told of once more, whether it changed or not; `now`, the time, is not that of any
+    /// survey before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn survey(&self, now: u64) -> io::Result<()> {
+        self.survey.lock().unwrap_or_else(PoisonError::into_inner).set(0, now, 0).map_err(io::Error::other)
     }
 
     /// Has every socket looked at that changed since the last time. Returns how many did not fit in the ring: they are

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::Program;
@@ -112,6 +112,7 @@ pub struct Kernel {
     choices: Vec<Choice>,
     drain: Option<Drain>,
     poller: Option<Arc<Poller>>,
+    survey: flows::Survey,
     without: Vec<Step>,
     /// Misses of programs that were detached since.
     missed_before: Vec<u64>,
@@ -150,6 +151,7 @@ impl Kernel {
             counters: take(&mut object, "COUNTERS")?,
             drain: Some(drain),
             poller: None,
+            survey: Arc::new(Mutex::new(take(&mut object, "SURVEY")?)),
             programs: Programs::new(types, facts),
             object,
             choices: Vec::new(),
@@ -262,7 +264,7 @@ impl Kernel {
     pub fn poller(&mut self) -> Option<Arc<Poller>> {
         let (program, map) = self.programs.attached().find_map(|p| Some((p, flows::polls(p)?)))?;
         if self.poller.is_none() {
-            let poller = Poller::of(&self.object, program, map);
+            let poller = Poller::of(&self.object, program, map, self.survey.clone());
             self.poller =
                 poller.map_err(|error| tracing::warn!(%error, "connections cannot be polled")).ok().map(Arc::new);
         }

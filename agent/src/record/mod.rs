@@ -34,6 +34,7 @@ mod kind {
     pub(super) const RELOAD: u8 = 7;
     pub(super) const TICK: u8 = 8;
     pub(super) const END: u8 = 9;
+    pub(super) const SURVEYED: u8 = 10;
 }
 
 #[cfg(test)]

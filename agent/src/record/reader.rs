@@ -143,6 +143,10 @@ fn decode(kind: u8, payload: &[u8], ended: &mut bool) -> Result<Frame, String> {
         kind::LOST => Input::Lost(json(payload)?),
         kind::ANSWER => Input::Answer(json(payload)?),
         kind::RELOAD => Input::Reload(json(payload)?),
+        kind::SURVEYED => {
+            let (begun, ended) = json(payload)?;
+            Input::Surveyed(begun, ended)
+        }
         kind::TICK => {
             let now = payload.try_into().map_err(|_odd| "a tick of odd length")?;
             Input::Tick(u64::from_le_bytes(now))

@@ -38,6 +38,7 @@ fn inputs() -> Vec<Input> {
         Input::Answer(Answer { exe: Exe { dev: 8, inode: 77, ctime: 99 }, sha256: Some("ab".into()) }),
         Input::Reload(Box::new(Rules { sources: Sources(vec![rule("late", "/late")]), ..Rules::default() })),
         Input::Batch(batch([opened(3000, who, "/late"), vec![1, 2, 3]])),
+        Input::Surveyed(60_000_000_000, 61_000_000_000),
         Input::Tick(70_000_000_000),
         Input::End,
     ]

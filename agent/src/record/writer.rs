@@ -113,6 +113,10 @@ fn encode(input: &Input, payload: &mut Vec<u8>) -> io::Result<u8> {
             serde_json::to_writer(payload, rules)?;
             kind::RELOAD
         }
+        Input::Surveyed(begun, ended) => {
+            serde_json::to_writer(payload, &(begun, ended))?;
+            kind::SURVEYED
+        }
         Input::Tick(now) => {
             payload.extend_from_slice(&now.to_le_bytes());
             kind::TICK

@@ -8,7 +8,7 @@ use haechi_ebpf::flow::{Direction, Phase, Reason, mark, tcp};
 
 use super::flow_help::{End, Ends, FLOW, but, is, last, progress, says, spec, spec_of, wants};
 use super::flow_load::{Load, equation};
-use crate::harness::{Agent, Context, Did, Netns, Skip, Test, who};
+use crate::harness::{Agent, Context, Did, Netns, Skip, Spec, Test, wait_until, who};
 use crate::sys;
 
 pub(super) const TESTS: &[Test] = &[
@@ -16,6 +16,7 @@ pub(super) const TESTS: &[Test] = &[
     ("flow::namespaces_vanish", vanish),
     ("flow::storage_refused", refused),
     ("flow::tiny_ring", tiny_ring),
+    ("flow::unseen_ends", unseen),
     ("flow::clock_set", clock),
     ("flow::reconnected_socket", reconnected),
 ];
@@ -116,20 +117,59 @@ fn refused(context: &Context) -> Result<()> {
     agent.stop().map(drop)
 }
 
-/// A ring so small that it must overflow while nobody reads it: the sum still holds.
-fn tiny_ring(context: &Context) -> Result<()> {
-    let spec = spec();
+/// An agent whose ring of flows is so small that it must overflow while nobody reads it.
+fn small(spec: Spec) -> Spec {
     let config = format!("{}kernel:\n  flow_ring_bytes: 65536\nlimits:\n  sink_queue: 100000\n", spec.config);
-    let agent = context.agent(&spec.config(config))?;
+    spec.config(config)
+}
+
+/// Does something while the agent is stopped.
+fn unread<T>(agent: &Agent, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let signal = |name: &str| -> Result<()> {
         let sent = Command::new("kill").args([name, &agent.pid().to_string()]).status()?;
         ensure!(sent.success(), "kill {name}: {sent}");
         Ok(())
     };
     signal("-STOP")?;
-    let done = Load::start(context, 1, 5_000 / u64::from(context.machine.slow), &[]).and_then(Load::end);
+    let done = work();
     signal("-CONT")?;
-    let done = done?;
+    done
+}
+
+/// Ends that were lost are found by looking at all that live; those that live stay known.
+fn unseen(context: &Context) -> Result<()> {
+    let file = context.dir("unseen-ends")? + "/metrics";
+    let mut spec = small(spec());
+    spec.args.extend(["--metrics-file".to_owned(), file.clone()]);
+    let agent = context.agent(&spec)?;
+    let mut lives = Ends::new(context, "127.0.0.1:0")?;
+    let ends = lives.connect(None)?;
+    lives.exchange(&ends, 81, 82)?;
+    let mut load = Load::start(context, 1, 1_000, &["hold=1"])?;
+    load.open()?;
+    let one = u64::from(load.server());
+    agent.wait_for("a look at them", |l| l.name() == FLOW && l.pid() == one && l.data("phase") == 1)?;
+    unread(&agent, || load.end())?;
+    let metric = |name: &str| -> Option<f64> {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok())
+    };
+    let found =
+        wait_until(context.patience(), || Ok(metric("haechi_flows_unseen_ends_total").is_some_and(|n| n > 0.0)))?;
+    ensure!(found, "{:?} unseen ends", metric("haechi_flows_unseen_ends_total"));
+    lives.exchange(&ends, 83, 84)?;
+    lives.close(&ends)?;
+    says(&last(&agent, ends.0.cookie)?, &ends.0.owner, &wants(&ends.0, Direction::Outgoing, 81 + 83, 82 + 84))?;
+    says(&last(&agent, ends.1.cookie)?, &ends.1.owner, &wants(&ends.1, Direction::Incoming, 82 + 84, 81 + 83))?;
+    lives.stop()?;
+    agent.stop().map(drop)
+}
+
+/// A ring so small that it must overflow while nobody reads it: the sum still holds.
+fn tiny_ring(context: &Context) -> Result<()> {
+    let agent = context.agent(&small(spec()))?;
+    let each = 5_000 / u64::from(context.machine.slow);
+    let done = unread(&agent, || Load::start(context, 1, each, &[]).and_then(Load::end))?;
     let stopped = agent.stop()?;
     let lost = equation(context, &stopped, &done)?;
     ensure!(lost > 0, "so small a ring held it all: the test does not test");

@@ -47,12 +47,17 @@ impl Load {
     }
 
     /// Waits until all say that they have all connections open.
-    fn open(&mut self) -> Result<()> {
+    pub(super) fn open(&mut self) -> Result<()> {
         for side in self.clients.iter_mut().chain(&mut self.servers) {
             let did = side.hear()?;
             ensure!(did.number("/n")? as u64 == self.each, "{}", did.did);
         }
         Ok(())
+    }
+
+    /// The first server.
+    pub(super) fn server(&self) -> u32 {
+        self.servers[0].pid()
     }
 
     pub(super) fn end(self) -> Result<Done> {
@@ -160,7 +165,7 @@ fn burst(context: &Context, pairs: u64) -> Result<()> {
     let agent = context.agent(&spec())?;
     let mut load = Load::start(context, pairs, each, &["hold=1"])?;
     load.open()?;
-    let one = u64::from(load.servers[0].pid());
+    let one = u64::from(load.server());
     agent.wait_for("a look at them", |l| l.name() == FLOW && l.pid() == one && l.data("phase") == 1)?;
     let done = load.end()?;
     let resident = resident(agent.pid())?;
