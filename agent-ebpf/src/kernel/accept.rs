@@ -5,7 +5,7 @@ use aya_ebpf::programs::{FExitContext, ProbeContext};
 use haechi_ebpf::event::net_tcp_accept::{self as event, field as f};
 use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
-use haechi_ebpf::wire::HEADER;
+use haechi_ebpf::wire::{HEADER, at};
 
 use crate::apart::apart;
 use crate::descriptor::{self, by_descriptor};
@@ -13,7 +13,7 @@ use crate::gate;
 use crate::mem::{Probe, Ptr, pointer};
 use crate::record::InRing;
 use crate::regs::Call;
-use crate::sock::{ENDS_BYTES, Ends, below, number_by_address, put_ends};
+use crate::sock::{ENDS_BYTES, Ends, below, net_ns, number_by_address, put_ends};
 use crate::task::head;
 
 /// The other end is the source: it connected.
@@ -80,6 +80,8 @@ fn accepted(sk: Ptr, step: Step, marks: u16) {
     let Some(sk) = below(sk) else { return };
     let Some(mut record) = Accept::begin(&event::DEF) else { return };
     head(&record, step, marks, None);
+    // Of the connection, as in its other records: a proxy may accept where it does not live.
+    record.header_u32(at::NET_NS, net_ns::<Probe>(sk));
     record.put(f::cookie, number_by_address(sk));
     put_ends::<Probe>(&mut record, sk, &ENDS);
     record.send();
