@@ -291,7 +291,7 @@ events! {
     /// A TCP connection: made, looked at, ended or failed. Totals since it began, as its applications wrote and read
     /// them; the process is the one that owns it.
     net_flow = 24, Flow, ["net", "flows"] {
-        cookie: U64, "The kernel's number of the socket (SO_COOKIE); with start_time it names the flow.";
+        cookie: U64, "Number of the socket: SO_COOKIE, before Linux 5.11 one of our own; with start_time it names the flow.";
         phase: U32 as FlowPhase, "Why there is a record: progress, end or failure.";
         direction: U32 as FlowDirection, "Who connected: outgoing is this end, incoming the other.";
         protocol: U32 as IpProtocol, "Protocol above IP.";
@@ -321,12 +321,12 @@ events! {
         dst_port: U32, "Port of the other end.";
         src: Ip, "Address of this end.";
         src_port: U32, "Port of this end.";
-        cookie: U64, "The kernel's number of the socket.";
+        cookie: U64, "Number of the socket, as in net_flow.";
         connect_latency: U64, "From the first SYN to the established connection, nanoseconds.";
     }
     /// A process accepted a TCP connection.
     net_tcp_accept = 26, Flow, ["net", "flows"] {
-        cookie: U64, "The kernel's number of the socket.";
+        cookie: U64, "Number of the socket, as in net_flow.";
         src: Ip, "Address of the other end, which connected.";
         src_port: U32, "Port of the other end.";
         dst: Ip, "Address of this end.";

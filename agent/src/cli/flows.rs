@@ -40,9 +40,12 @@ pub(super) struct Args {
     /// Only in this state, as established or syn_sent; may be given again.
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
-    /// Only of this container: its id or the beginning of it; may be given again.
+    /// Only of this container, or in its network namespace: its id or the beginning of it; may be given again.
     #[arg(long, value_name = "ID")]
     container: Vec<String>,
+    /// Only in this network namespace: the number that `readlink /proc/PID/ns/net` shows; may be given again.
+    #[arg(long, value_name = "NUMBER")]
+    netns: Vec<u32>,
     /// End after this time, as 10s or 5m.
     #[arg(long, value_name = "TIME", value_parser = run::duration)]
     duration: Option<Duration>,
@@ -58,6 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         direction: args.direction.clone(),
         states: args.state.iter().map(|s| s.to_ascii_uppercase().replace('-', "_")).collect(),
         containers: args.container.clone(),
+        netns: args.netns.clone(),
     };
     if let Some(wrong) = filter.states.iter().find(|s| !is_state(s)) {
         return Err(Failure::wrong(format!("`{}` is no state of a TCP connection", wrong.to_ascii_lowercase())));

@@ -24,7 +24,7 @@ use haechi_signatures::record::Builder;
 use crate::batch::Batch;
 use crate::cgroups::Cgroups;
 use crate::filter::{self, Selection};
-use crate::flows::Flows;
+use crate::flows::{Flows, Places};
 use crate::loss::Lost;
 use crate::render::Happening;
 use crate::tree::{self, Tree};
@@ -57,6 +57,7 @@ pub struct Core {
     tree: Tree,
     cgroups: Cgroups,
     flows: Flows,
+    places: Places,
     watch_flows: bool,
     held: Option<Held>,
     sequences: Sequences,
@@ -80,6 +81,7 @@ impl Core {
             tree: Tree::new(tree::Config { limit: options.processes, ..tree::Config::default() }),
             cgroups: Cgroups::default(),
             flows: Flows::new(options.connections, options.flow_names),
+            places: Places::default(),
             watch_flows: options.flows,
             held: options.executable_hash.then(Held::default),
             sequences: Sequences::default(),
@@ -112,7 +114,7 @@ impl Core {
         let mut counts = self.counts.clone();
         (counts.processes, counts.processes_evicted) = self.tree.counts();
         (counts.cgroups, counts.cgroups_evicted) = self.cgroups.counts();
-        counts.flows = self.flows.counts();
+        (counts.flows, counts.places) = (self.flows.counts(), self.places.counts());
         counts.rules = self.engine.counters().map(|(name, c)| (name.to_owned(), *c)).collect();
         counts
     }
@@ -207,12 +209,13 @@ impl Core {
         if view.event() == net_flow::ID && !self.flows.see(&view, program(event.exe())) {
             return;
         }
+        self.places.learn(&event);
         if !self.selection.in_scope(&event) {
             return;
         }
         self.engine.judge(&event, &mut self.found);
         if self.selection.wants(&event) {
-            out.push(Output::Event(Happening::of(&event)));
+            out.push(Output::Event(Happening::of(&event).at(self.places.of(&event))));
         }
         if !self.found.is_empty() {
             self.tell(out);
@@ -271,6 +274,7 @@ impl Core {
         self.tree.advance(now);
         self.cgroups.advance(now.saturating_sub(CGROUP_GRACE));
         self.flows.tick(now);
+        self.places.advance(now, &self.tree);
         self.engine.tick(now, &mut self.found);
         self.release(out);
         self.tell(out);

@@ -43,6 +43,8 @@ pub struct Counts {
     pub cgroups_evicted: u64,
     /// Connections.
     pub flows: flows::Counts,
+    /// Where connections are.
+    pub places: flows::PlaceCounts,
     /// What each rule did.
     pub rules: Vec<(String, Counters)>,
 }
@@ -58,6 +60,7 @@ impl Default for Counts {
             cgroups: 0,
             cgroups_evicted: 0,
             flows: flows::Counts::default(),
+            places: flows::PlaceCounts::default(),
             rules: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! The core, told what the kernel would tell it.
 
 use haechi_ebpf::event::{cgroup_mkdir, existing_process as existing};
+use haechi_ebpf::wire::flag;
 use haechi_signatures::sources::Sources;
 
 use super::*;
@@ -102,6 +103,54 @@ fn the_container_is_known_before_its_first_program() {
     let out = step(&mut core, &Input::Batch(batch([mkdir, other, inside])));
     let container = findings(&out)[0].container.clone().expect("a container");
     assert_eq!((container.id.as_str(), container.runtime), ("web", "containerd"));
+}
+
+/// A look at the connection between two ends.
+fn looked(cookie: u64, who: Who, netns: u32, ends: [(&[u8; 4], u64); 2]) -> Vec<u8> {
+    use net_flow::field as f;
+    of(&net_flow::DEF, 6000, who, "")
+        .header_u32(at::NET_NS, netns)
+        .number(f::cookie, cookie)
+        .number(f::phase, 1)
+        .number(f::start_time, 5000)
+        .text(f::src, ends[0].0)
+        .number(f::src_port, ends[0].1)
+        .text(f::dst, ends[1].0)
+        .number(f::dst_port, ends[1].1)
+        .finish()
+}
+
+#[test]
+fn a_connection_is_in_the_container_of_its_namespace_and_names_its_other_end() {
+    let mut core = core(|c| c.events = vec!["net_flow".into()]);
+    step(&mut core, &Input::Cgroups(vec![(7, "/default/web".into())]));
+    let there = |pid, netns| of(&existing::DEF, 50, Who(pid, 5, 1), "x").header_u32(at::NET_NS, netns);
+    let inside = there(20, 9).header_u32(at::NS_TGID, 1).header_u64(at::CGROUP, 7).finish();
+    step(&mut core, &Input::Seed(batch([there(1, 4).flags(flag::KTHREAD).finish(), inside])));
+    step(&mut core, &Input::Batch(batch(life("/usr/bin/proxy"))));
+    let (a, b) = ((&[10, 0, 0, 1], 5000), (&[10, 0, 0, 2], 80));
+    let out = step(&mut core, &Input::Batch(batch([looked(1, READER, 9, [a, b]), looked(2, Who(1, 5, 1), 4, [b, a])])));
+    let lines: Vec<serde_json::Value> = out
+        .iter()
+        .filter_map(|o| {
+            let Output::Event(event) = o else { return None };
+            let mut line = Vec::new();
+            json::write(&Item::Event(event.clone()), &Context::default(), &mut line);
+            serde_json::from_slice(&line).ok()
+        })
+        .collect();
+    let web = serde_json::json!({"id": "web", "started": true, "runtime": "containerd"});
+    assert!(lines[0]["workload"]["container"].is_null(), "its process is not in it: {}", lines[0]);
+    assert_eq!(lines[0]["network"], serde_json::json!({"namespace": 9, "container": web}));
+    assert!(lines[0]["peer"].is_null(), "not known yet");
+    assert_eq!(lines[1]["network"], serde_json::json!({"namespace": 4}), "the host's is nobody's");
+    let peer = &lines[1]["peer"];
+    assert_eq!((&peer["kind"], &peer["name"]), (&"process".into(), &"proxy".into()));
+    assert_eq!(peer["process"]["host_pid"], READER.0);
+    assert_eq!(peer["process"]["executable"]["path"], "/usr/bin/proxy");
+    assert_eq!(peer["network"], lines[0]["network"]);
+    let counts = core.counts().places;
+    assert_eq!((counts.networks, counts.ends), ((1, 0), (2, 0)));
 }
 
 #[test]

@@ -5,6 +5,10 @@
 //! belongs to who listens until the record of the accept comes; records after that are amended. Further paths of an MPTCP
 //! connection are opened and taken by the kernel itself: they belong to who owns the connection.
 
+mod ends;
+pub mod names;
+mod networks;
+mod places;
 mod top;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +18,8 @@ use haechi_ebpf::flow::{Phase, mark};
 use haechi_ebpf::wire::{View, at};
 use serde::Serialize;
 
+pub use networks::Tenant;
+pub use places::{Counts as PlaceCounts, Place, Places};
 pub use top::{OTHER, Row, Top};
 
 /// Connections known at a time, if nothing else is said.

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 use super::line::{
-    DetectedFrom, Line, MitreLine, Named, Process, Technique, Thread, Threat, User, Workload, executable, unique_id,
+    DetectedFrom, Line, MitreLine, Named, NetworkLine, PeerLine, Process, Technique, Thread, Threat, User, Workload,
+    executable, unique_id,
 };
 use super::{Context, Happening, Item, datum, event_id, finding_id};
 use crate::escape;
@@ -43,6 +44,11 @@ fn of_event<'a>(happening: &'a Happening, view: &View<'a>, context: &Context) ->
         evidence: None,
         count: None,
         hook: view.step().map(Step::name),
+        network: happening.place.as_deref().map(|p| NetworkLine::of(p.netns, p.tenant.as_ref())),
+        peer: happening
+            .place
+            .as_deref()
+            .and_then(|p| p.peer.as_ref().map(|name| PeerLine::of(name, p.peer_tenant.as_ref()))),
     }
 }
 
@@ -123,6 +129,8 @@ fn of_finding<'a>(finding: &'a Finding, context: &Context) -> Line<'a> {
         evidence: Some(finding.evidence.iter().cloned().collect()),
         count: Some(finding.count),
         hook: None,
+        network: None,
+        peer: None,
     }
 }
 

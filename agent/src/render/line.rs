@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::datum::Datum;
+use crate::flows::Tenant;
+use crate::flows::names::Name;
 
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
@@ -26,6 +28,68 @@ pub(super) struct Line<'a> {
     /// The kind of hook that saw the event, as `haechi check` names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hook: Option<&'a str>,
+    /// Where the socket of a connection is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<NetworkLine<'a>>,
+    /// Who is at the other end of a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peer: Option<PeerLine<'a>>,
+}
+
+/// A network namespace, and whose it is: the process need not be in that container.
+#[derive(Serialize)]
+pub(super) struct NetworkLine<'a> {
+    namespace: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<ContainerLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<K8s<'a>>,
+}
+
+impl<'a> NetworkLine<'a> {
+    pub(super) fn of(namespace: u32, tenant: Option<&'a Tenant>) -> Self {
+        Self {
+            namespace,
+            container: tenant.and_then(Tenant::container).map(ContainerLine::of),
+            k8s: tenant.and_then(Tenant::pod_uid).map(K8s::of),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct PeerLine<'a> {
+    kind: &'static str,
+    /// Number of its socket, as in the records of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookie: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    /// A process of this node.
+    #[serde(flatten)]
+    workload: Workload<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NetworkLine<'a>>,
+}
+
+impl<'a> PeerLine<'a> {
+    pub(super) fn of(name: &'a Name, tenant: Option<&'a Tenant>) -> Self {
+        let peer = name.process.as_ref();
+        let process = peer.filter(|p| p.process.pid != 0).map(|p| Process {
+            executable: p.image.as_deref().and_then(|i| executable(&i.exe, None)),
+            unique_id: unique_id(p.process.pid, p.process.start),
+            host_pid: p.process.pid,
+            pid: p.ns_pid,
+            real_user: User { id: p.uid },
+            ..Process::default()
+        });
+        Self {
+            kind: name.kind.name(),
+            cookie: peer.map(|p| p.flow.0.to_string()),
+            name: name.text(),
+            workload: Workload::of(process, peer.and_then(|p| p.container.as_deref())),
+            network: peer.map(|p| NetworkLine::of(p.netns, tenant)),
+        }
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -42,8 +106,8 @@ impl<'a> Workload<'a> {
     pub(super) fn of(process: Option<Process<'a>>, container: Option<&'a Container>) -> Self {
         Self {
             process,
-            container: container.map(|c| ContainerLine { id: &c.id, started: true, runtime: c.runtime }),
-            k8s: container.and_then(|c| c.pod_uid.as_deref()).map(|uid| K8s { pod: Pod { uid } }),
+            container: container.map(ContainerLine::of),
+            k8s: container.and_then(|c| c.pod_uid.as_deref()).map(K8s::of),
         }
     }
 }
@@ -152,9 +216,21 @@ pub(super) struct ContainerLine<'a> {
     runtime: &'a str,
 }
 
+impl<'a> ContainerLine<'a> {
+    fn of(container: &'a Container) -> Self {
+        Self { id: &container.id, started: true, runtime: container.runtime }
+    }
+}
+
 #[derive(Serialize)]
 pub(super) struct K8s<'a> {
     pod: Pod<'a>,
+}
+
+impl<'a> K8s<'a> {
+    fn of(uid: &'a str) -> Self {
+        Self { pod: Pod { uid } }
+    }
 }
 
 #[derive(Serialize)]

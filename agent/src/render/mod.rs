@@ -13,6 +13,8 @@ use haechi_ebpf::wire::View;
 use haechi_signatures::flat::Host;
 use haechi_signatures::model::{Container, Event, Finding, Image};
 
+use crate::flows::Place;
+
 pub use ids::{event_id, finding_id};
 
 /// What all lines of a run have in common.
@@ -40,6 +42,8 @@ pub struct Happening {
     pub ns_pid: u32,
     /// Where.
     pub container: Option<Arc<Container>>,
+    /// For a connection: its network namespace, and the other end.
+    pub place: Option<Box<Place>>,
 }
 
 impl Happening {
@@ -53,7 +57,14 @@ impl Happening {
             image: process.and_then(|p| p.image(event.view.header_u32(haechi_ebpf::wire::at::EXEC_ID))).cloned(),
             ns_pid: process.map_or(0, |p| p.ns_pid),
             container: process.and_then(|p| p.container.clone()),
+            place: None,
         }
+    }
+
+    /// The same at this place.
+    #[must_use]
+    pub fn at(self, place: Option<Place>) -> Self {
+        Self { place: place.map(Box::new), ..self }
     }
 
     /// The record; it was checked before it got here.

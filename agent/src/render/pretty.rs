@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 
 use super::{Context, Happening, Item};
 use crate::escape::Safe;
+use crate::flows::{Place, Tenant};
 use crate::time::Utc;
 
 /// Characters of a container's id that are shown.
@@ -81,9 +82,26 @@ fn event_line(happening: &Happening, context: &Context, line: &mut String) -> fm
     if let Some(ret) = view.ret() {
         write!(line, " ret={ret}")?;
     }
+    if let Some(place) = happening.place.as_deref() {
+        around(line, place)?;
+    }
     for (bit, mark) in [(flag::COMPAT, " 32-bit"), (flag::X32, " x32"), (flag::IO_URING, " io_uring")] {
         if view.flags() & bit != 0 {
             line.push_str(mark);
+        }
+    }
+    Ok(())
+}
+
+/// Where a connection is, as far as its process does not say it, and who is at its other end.
+fn around(line: &mut String, place: &Place) -> fmt::Result {
+    if let Some(container) = place.tenant.as_ref().and_then(Tenant::container) {
+        write!(line, " network_of={}", Safe(container.id.get(..SHORT_ID).unwrap_or(&container.id)))?;
+    }
+    if let Some(peer) = &place.peer {
+        write!(line, " peer={}", Safe(peer.text()))?;
+        if let Some(process) = &peer.process {
+            write!(line, "(pid {})", process.process.pid)?;
         }
     }
     Ok(())

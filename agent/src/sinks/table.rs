@@ -14,19 +14,23 @@ use clap::ValueEnum;
 use haechi_ebpf::event::{Field, net_flow};
 use haechi_ebpf::flow::{Phase, mark};
 use haechi_ebpf::symbol::Symbol;
-use haechi_ebpf::wire::View;
+use haechi_ebpf::wire::{View, at};
+use haechi_signatures::model::Container;
 use haechi_signatures::path::leaf;
 use haechi_signatures::sockaddr::ip;
 
 use super::lines::Lines;
 use super::{Format, Sink};
 use crate::escape::Safe;
+use crate::flows::{Place, Tenant};
 use crate::render::{Context, Happening, Item};
 
 /// Connections that the table remembers; when there are more, those that moved least are forgotten.
 const REMEMBERED: usize = 131_072;
 /// How long a connection that ended stays in the table.
 const ENDED: Duration = Duration::from_secs(5);
+/// Characters of a container's id that are shown.
+const SHORT_ID: usize = 12;
 
 /// What the table is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,8 +93,10 @@ pub struct Filter {
     pub direction: Option<String>,
     /// States, without `TCP_`.
     pub states: Vec<String>,
-    /// Containers, by the beginning of their ids.
+    /// Containers, by the beginning of their ids: the process's, or that of its network namespace.
     pub containers: Vec<String>,
+    /// Network namespaces, by number.
+    pub netns: Vec<u32>,
 }
 
 impl Filter {
@@ -102,7 +108,6 @@ impl Filter {
         let ports = [number(f::src_port) as u16, number(f::dst_port) as u16];
         let exe = exe(happening);
         let state = Symbol::TcpState.of(number(f::state)).to_string();
-        let container = happening.container.as_deref().map_or("", |c| &c.id);
         any(
             self.processes.is_empty(),
             self.processes.iter().any(|p| *p == view.process().0.to_string() || p == exe || p == leaf(exe)),
@@ -117,8 +122,9 @@ impl Filter {
             )
             && any(
                 self.containers.is_empty(),
-                self.containers.iter().any(|c| !container.is_empty() && container.starts_with(c.as_str())),
+                containers(happening).any(|id| self.containers.iter().any(|c| id.starts_with(c.as_str()))),
             )
+            && any(self.netns.is_empty(), self.netns.contains(&view.header_u32(at::NET_NS)))
     }
 }
 
@@ -144,6 +150,8 @@ struct Row {
     direction: &'static str,
     local: String,
     remote: String,
+    /// The process at the other end.
+    peer: Option<String>,
     state: String,
     tx: u64,
     rx: u64,
@@ -201,8 +209,26 @@ impl Table {
         };
         let adopted = number(f::marks) & u64::from(mark::ADOPTED) != 0;
         let exe = exe(happening);
+        let place = happening.place.as_deref();
+        let container = |tenant: fn(&Place) -> Option<&Tenant>| place.and_then(tenant).and_then(Tenant::container);
+        let containers = (container(|p| p.tenant.as_ref()), container(|p| p.peer_tenant.as_ref()));
+        let peer = place.and_then(|p| p.peer.as_ref()).map(|name| {
+            let pid = name.process.as_ref().map_or(0, |p| p.process.pid);
+            let text = short(name.text(), containers.1);
+            if pid == 0 { text } else { format!("{text}[{pid}]") }
+        });
+        let who = short(leaf(exe), containers.0);
+        // The other end may have been told of before this one was known.
+        if let Some(other) = place.and_then(|p| p.peer.as_ref()?.process.as_ref())
+            && let Some(row) = self.rows.get_mut(&other.flow)
+        {
+            row.peer.get_or_insert_with(|| format!("{who}[{}]", view.process().0));
+        }
+        // One that was known once stays: the other end may be told of no more.
+        let peer = peer.or_else(|| self.rows.get_mut(&key)?.peer.take());
         let row = Row {
-            who: if exe.is_empty() { "?".into() } else { leaf(exe).into() },
+            who,
+            peer,
             pid: view.process().0,
             direction: ["?", "->", "<-"].get(number(f::direction) as usize).copied().unwrap_or("?"),
             local: end(f::src, f::src_port),
@@ -248,14 +274,14 @@ impl Table {
         // A string takes everything.
         let _ = writeln!(
             out,
-            "{process:<16} {pid:>7} {local:>28}    {remote:<28} {state:<14} {:>9} {:>9} {:>10} {:>9} {:>7}",
+            "{process:<16} {pid:>7} {local:>28}    {remote:<28} {state:<14} {:>9} {:>9} {:>10} {:>9} {:>7}  PEER",
             "SENT", "RECEIVED", "BYTES/s", "RTT", "RESENT"
         );
         for row in rows.iter().take(self.spec.rows) {
             let rate = (row.bytes().saturating_sub(row.drawn)) as f64 / since;
             let _ = writeln!(
                 out,
-                "{:<16} {:>7} {:>28} {} {:<28} {:<14} {:>9} {:>9} {:>10} {:>7}us {:>7}",
+                "{:<16} {:>7} {:>28} {} {:<28} {:<14} {:>9} {:>9} {:>10} {:>7}us {:>7}  {}",
                 Safe(&row.who).to_string(),
                 row.pid,
                 row.local,
@@ -266,7 +292,8 @@ impl Table {
                 size(row.rx),
                 size(rate as u64),
                 row.srtt,
-                row.retransmits
+                row.retransmits,
+                Safe(row.peer.as_deref().unwrap_or_default())
             );
         }
         if all > self.spec.rows {
@@ -338,6 +365,21 @@ fn exe(happening: &Happening) -> &str {
     happening.image.as_deref().map_or("", |i| if i.exe.is_empty() { &i.comm } else { &i.exe })
 }
 
+/// Ids of the containers that a connection is in: the process's, and that of its network namespace.
+fn containers(happening: &Happening) -> impl Iterator<Item = &str> {
+    let network = happening.place.as_deref().and_then(|p| p.tenant.as_ref()?.container());
+    happening.container.as_deref().into_iter().chain(network).map(|c| c.id.as_str())
+}
+
+/// A process by name, else the container whose network namespace it is in.
+fn short(name: &str, container: Option<&Container>) -> String {
+    match (name, container) {
+        ("", Some(container)) => format!("?@{}", container.id.get(..SHORT_ID).unwrap_or(&container.id)),
+        ("", None) => "?".into(),
+        (name, _) => name.into(),
+    }
+}
+
 /// Bytes, short.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["", "K", "M", "G", "T"];
@@ -381,6 +423,7 @@ mod tests {
         use net_flow::field as f;
         let record = Builder::new(&net_flow::DEF)
             .process(42, 1, 1)
+            .header_u32(at::NET_NS, 7)
             .text(f::src, [10, 0, 0, 1])
             .text(f::dst, [10, 0, 0, 2])
             .number(f::src_port, 4000)
@@ -409,6 +452,8 @@ mod tests {
         }));
         assert!(!takes(Filter { states: vec!["TCP_SYN_SENT".into()], ..Filter::default() }));
         assert!(!takes(Filter { containers: vec!["abc".into()], ..Filter::default() }));
+        assert!(takes(Filter { netns: vec![8, 7], ..Filter::default() }));
+        assert!(!takes(Filter { netns: vec![8], ..Filter::default() }));
     }
 
     #[test]
