@@ -18,6 +18,8 @@ mod flow_mptcp;
 mod flow_net;
 mod flow_old;
 mod flow_owner;
+mod flow_place;
+mod flow_table;
 mod life;
 mod open;
 mod path;
@@ -53,6 +55,8 @@ pub fn all() -> impl Iterator<Item = Test> {
         flow_old::TESTS,
         flow_net::TESTS,
         flow_mptcp::TESTS,
+        flow_place::TESTS,
+        flow_table::TESTS,
         flow_fault::TESTS,
         flow_load::TESTS,
         reload::TESTS,
