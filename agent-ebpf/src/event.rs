@@ -332,6 +332,88 @@ events! {
         dst: Ip, "Address of this end.";
         dst_port: U32, "Port of this end.";
     }
+    /// A file is being deleted; directories are not.
+    security_inode_unlink = 33, Bulk, ["fs", "lsm_hooks", "default"] {
+        pathname: Path, "Resolved path.";
+        inode: U64, "Inode of the file.";
+        dev: U32, "Device of the file, as the kernel numbers it (major << 20 | minor).";
+        ctime: FileTime, "When the inode last changed.";
+    }
+    /// A file or directory is being renamed.
+    security_inode_rename = 34, Bulk, ["fs", "lsm_hooks"] {
+        old_path: Path, "Resolved path that it has.";
+        new_path: Path, "Resolved path that it is to have.";
+        inode: U64, "Inode of what is renamed.";
+        dev: U32, "Device of it.";
+    }
+    /// A symbolic link is being made.
+    security_inode_symlink = 35, Bulk, ["fs", "lsm_hooks"] {
+        linkpath: Path, "Resolved path of the link.";
+        target: Str, "What it is to point at.";
+    }
+    /// A device, pipe or socket file is being made.
+    security_inode_mknod = 36, Bulk, ["fs", "lsm_hooks"] {
+        file_name: Path, "Resolved path.";
+        mode: U32 as InodeMode, "Type and permissions.";
+        dev: U32, "The device that it stands for, as the kernel numbers it (major << 20 | minor).";
+    }
+    /// A file system is being mounted by mount(2), or a mount changed by it.
+    security_sb_mount = 37, Bulk, ["fs", "lsm_hooks", "default"] {
+        dev_name: Str, "What is mounted: a device, or whatever the file system takes.";
+        path: Path, "Resolved path of the place.";
+        r#type: Str, "Kind of file system.";
+        flags: U64, "Flags of mount(2).";
+    }
+    /// A file system is being unmounted.
+    security_sb_umount = 38, Bulk, ["fs", "lsm_hooks", "default"] {
+        mountpoint: Path, "Resolved path of the place.";
+        r#type: Str, "Kind of file system.";
+        flags: U32, "Flags of umount2(2).";
+        dev_name: Str, "What was mounted.";
+    }
+    /// A mount is being moved to a place by move_mount(2), which is how the newer calls mount.
+    security_move_mount = 39, Bulk, ["fs", "lsm_hooks"] {
+        from_path: Path, "Resolved path of where it is; that of a new one begins and ends at itself.";
+        to_path: Path, "Resolved path of where it is to be.";
+        r#type: Str, "Kind of file system.";
+        dev_name: Str, "What is mounted.";
+    }
+    /// Permissions of a file are being changed.
+    chmod_common = 40, Bulk, ["fs"] {
+        pathname: Path, "Resolved path.";
+        mode: U32, "The new permissions.";
+        inode: U64, "Inode of the file.";
+        dev: U32, "Device of the file.";
+    }
+    /// A socket is being made.
+    security_socket_create = 41, Bulk, ["net", "lsm_hooks"] {
+        family: I32 as SocketFamily, "Address family.";
+        r#type: I32 as SocketType, "Type of the socket.";
+        protocol: I32, "Protocol; 0 is the usual one.";
+        kern: I32, "1 where the kernel makes it for itself.";
+    }
+    /// A socket is being given an address.
+    security_socket_bind = 42, Bulk, ["net", "lsm_hooks", "default"] {
+        sockfd: I32, "Descriptor of the socket; absent when it did not come from bind(2).";
+        local_addr: SockAddr, "The address.";
+    }
+    /// A socket is to take connections.
+    security_socket_listen = 43, Bulk, ["net", "lsm_hooks"] {
+        sockfd: I32, "Descriptor of the socket; absent when it did not come from listen(2).";
+        local_addr: SockAddr, "Its address.";
+        backlog: I32, "How many connections may wait.";
+    }
+    /// A connection is being asked for, that may be there or may come.
+    security_socket_accept = 44, Bulk, ["net", "lsm_hooks", "default"] {
+        sockfd: I32, "Descriptor of the listener; absent when it did not come from accept(2).";
+        local_addr: SockAddr, "Address of the listener.";
+    }
+    /// A socket was put at another descriptor by dup(2), dup2(2) or dup3(2).
+    socket_dup = 45, Bulk, ["net"] {
+        oldfd: I32, "Descriptor that it had.";
+        newfd: I32, "Descriptor that it has as well.";
+        remote_addr: SockAddr, "Address of the other end.";
+    }
     /// A process that was there before the agent; one record each at start and after losses.
     existing_process = 32, None, ["proc"] {
         pathname: Path, "Resolved path of the executable.";

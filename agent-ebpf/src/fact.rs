@@ -122,6 +122,9 @@ facts! {
     INODE_CTIME_SEC = Offset "inode.i_ctime_sec|inode.__i_ctime.tv_sec|inode.i_ctime.tv_sec";
     INODE_CTIME_NSEC = Offset "inode.i_ctime_nsec|inode.__i_ctime.tv_nsec|inode.i_ctime.tv_nsec";
     SB_DEV = Offset "super_block.s_dev";
+    SB_TYPE = Offset "super_block.s_type";
+    FS_TYPE_NAME = Offset "file_system_type.name";
+    MOUNT_DEVNAME = Offset "mount.mnt_devname";
     MM_ARG_START = Offset "mm_struct.arg_start";
     MM_ARG_END = Offset "mm_struct.arg_end";
     MM_ENV_START = Offset "mm_struct.env_start";
@@ -159,6 +162,10 @@ facts! {
     SK_ERR = Offset "sock.sk_err";
     SK_PROTOCOL = Offset "sock.sk_protocol";
     INET_SPORT = Offset "inet_sock.inet_sport";
+    UNIX_ADDR = Offset "unix_sock.addr";
+    UNIX_PEER = Offset "unix_sock.peer";
+    UNIX_ADDRESS_LEN = Offset "unix_address.len";
+    UNIX_ADDRESS_NAME = Offset "unix_address.name";
     ICSK_ULP_DATA = Offset "inet_connection_sock.icsk_ulp_data";
     MPTCP_FIRST = Offset "mptcp_sock.first";
     MPTCP_CONN = Offset "mptcp_subflow_context.conn";

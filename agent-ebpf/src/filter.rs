@@ -87,7 +87,8 @@ pub const SYSCALL_ENTRIES: usize = 2 * 2 * SYSCALL_NUMBERS;
 pub const SYSCALL_NUMBERS: usize = 1024;
 
 /// What to do about a system call, as it is stored: event in bits 0..8 (0: none), position of the path argument
-/// in 8..12, of the directory descriptor in 12..16, one bit each for the truths below, flags in 20..24.
+/// in 8..12, of the directory descriptor in 12..16, one bit each for the truths below, flags in 20..24, the second event
+/// in 24..32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {
     /// Event that the call stands for; 0 for none.
@@ -104,6 +105,8 @@ pub struct Action {
     pub named: bool,
     /// Report it by name when it begins, because it does not come back.
     pub at_enter: bool,
+    /// A second event that the call stands for, which is handed over; 0 for none.
+    pub also: u16,
 }
 
 impl Action {
@@ -124,6 +127,7 @@ impl Action {
         raw: false,
         named: false,
         at_enter: false,
+        also: 0,
     };
 
     /// As stored; 0 is reserved for nothing to do.
@@ -136,6 +140,7 @@ impl Action {
             | (self.named as u32) << 17
             | (self.at_enter as u32) << 18
             | (self.flags_arg as u32 & 15) << 20
+            | (self.also as u32 & 0xff) << 24
     }
 
     /// From what is stored.
@@ -149,6 +154,7 @@ impl Action {
             named: word >> 17 & 1 == 1,
             at_enter: word >> 18 & 1 == 1,
             flags_arg: (word >> 20 & 15) as u8,
+            also: (word >> 24) as u16,
         }
     }
 }
@@ -160,7 +166,16 @@ mod tests {
     #[test]
     fn actions_survive_storage() {
         for action in [
-            Action { event: 16, path_arg: 1, dir_arg: 0, flags_arg: 2, raw: true, named: true, at_enter: false },
+            Action {
+                event: 16,
+                path_arg: 1,
+                dir_arg: 0,
+                flags_arg: 2,
+                raw: true,
+                named: true,
+                at_enter: false,
+                also: 44,
+            },
             Action { at_enter: true, named: true, ..Action::IDLE },
         ] {
             assert_eq!(Action::decode(action.encode()), action);

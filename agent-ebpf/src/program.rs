@@ -81,6 +81,9 @@ pub enum Hook {
     Tracepoint(&'static str, &'static str),
     /// A BPF iterator.
     Iter(&'static str),
+    /// Nowhere: `sys_exit` hands calls over to it that stand for its event. So each such program is verified for itself,
+    /// and one that nobody asked for is not there.
+    SysExit,
 }
 
 impl Hook {
@@ -131,8 +134,32 @@ const fn program(name: &'static str, hook: Hook, needs: &'static [Fact]) -> Prog
     ProgramDef { name, hook, needs }
 }
 
-/// All programs.
-pub const PROGRAMS: &[ProgramDef] = &[
+/// Rows of programs; behind them, for each LSM hook, those on `security_HOOK` at its return, on the hook itself, and on
+/// the function at its beginning; and behind those the ones that `sys_exit` hands over to.
+macro_rules! programs {
+    ($($row:expr,)+ @security $($hook:ident),+ ; @sys_exit $($exit:ident),+ ;) => {
+        /// All programs.
+        pub const PROGRAMS: &[ProgramDef] = &[
+            $($row,)+
+            $(
+                program(
+                    concat!(stringify!($hook), "_fexit"),
+                    Hook::Fexit(&[concat!("security_", stringify!($hook))]),
+                    &[],
+                ),
+                program(concat!(stringify!($hook), "_lsm"), Hook::Lsm(stringify!($hook)), &[]),
+                program(
+                    concat!(stringify!($hook), "_kprobe"),
+                    Hook::Kprobe(&[concat!("security_", stringify!($hook))]),
+                    &[],
+                ),
+            )+
+            $( program(stringify!($exit), Hook::SysExit, &[]), )+
+        ];
+    };
+}
+
+programs! {
     program("sched_process_fork", Hook::TpBtf("sched_process_fork"), &[]),
     program("sched_process_exec", Hook::TpBtf("sched_process_exec"), &[fact::HELPER_FIND_VMA]),
     program("sched_process_exec_old", Hook::TpBtf("sched_process_exec"), &[]),
@@ -141,12 +168,6 @@ pub const PROGRAMS: &[ProgramDef] = &[
     program("cgroup_mkdir", Hook::TpBtf("cgroup_mkdir"), &[fact::CGROUP_KN, fact::KN_ID]),
     program("cgroup_rmdir", Hook::TpBtf("cgroup_rmdir"), &[fact::CGROUP_KN, fact::KN_ID]),
     program("cgroup_attach_task", Hook::TpBtf("cgroup_attach_task"), &[fact::CGROUP_KN, fact::KN_ID]),
-    program("file_open_fexit", Hook::Fexit(&["security_file_open"]), &[]),
-    program("file_open_lsm", Hook::Lsm("file_open"), &[]),
-    program("file_open_kprobe", Hook::Kprobe(&["security_file_open"]), &[]),
-    program("socket_connect_fexit", Hook::Fexit(&["security_socket_connect"]), &[]),
-    program("socket_connect_lsm", Hook::Lsm("socket_connect"), &[]),
-    program("socket_connect_kprobe", Hook::Kprobe(&["security_socket_connect"]), &[]),
     program("ptrace_fexit", Hook::Fexit(&["__x64_sys_ptrace", "__arm64_sys_ptrace"]), &[]),
     program("ptrace_fexit_compat", Hook::Fexit(&["__ia32_compat_sys_ptrace", "__arm64_compat_sys_ptrace"]), &[]),
     program("memfd_create_fexit", Hook::Fexit(&["__x64_sys_memfd_create", "__arm64_sys_memfd_create"]), &[]),
@@ -187,7 +208,31 @@ pub const PROGRAMS: &[ProgramDef] = &[
     program("accept_fexit", Hook::Fexit(&["inet_accept"]), &[]),
     program("accept_fexit_mptcp", Hook::Fexit(&["mptcp_stream_accept"]), &[]),
     program("accept_kprobe", Hook::Kprobe(&["security_sock_graft"]), &[]),
-];
+    program("dup_fexit", Hook::Fexit(&["__x64_sys_dup", "__arm64_sys_dup"]), &[]),
+    program("dup2_fexit", Hook::Fexit(&["__x64_sys_dup2"]), &[]),
+    program("dup3_fexit", Hook::Fexit(&["__x64_sys_dup3", "__arm64_sys_dup3"]), &[]),
+    program("dup_fexit_compat", Hook::Fexit(&["__ia32_sys_dup"]), &[]),
+    program("dup2_fexit_compat", Hook::Fexit(&["__ia32_sys_dup2"]), &[]),
+    program("dup3_fexit_compat", Hook::Fexit(&["__ia32_sys_dup3"]), &[]),
+    program(
+        "dup_kretprobe",
+        Hook::Kretprobe(&[
+            "__x64_sys_dup",
+            "__x64_sys_dup2",
+            "__x64_sys_dup3",
+            "__ia32_sys_dup",
+            "__ia32_sys_dup2",
+            "__ia32_sys_dup3",
+            "__arm64_sys_dup",
+            "__arm64_sys_dup3",
+        ]),
+        &[],
+    ),
+    @security file_open, socket_connect, path_unlink, path_rename, path_symlink, path_mknod, path_chmod, sb_mount, sb_umount,
+        move_mount, socket_create, socket_bind, socket_listen, socket_accept;
+    @sys_exit unlink_exit, rename_exit, symlink_exit, mknod_exit, chmod_exit, mount_exit, umount_exit, move_mount_exit, socket_exit,
+        bind_exit, listen_exit, accept_exit, dup_exit;
+}
 
 const fn typed(programs: &'static [&'static str]) -> Plan {
     Plan { step: Step::Tracepoint, programs, optional: &[], blind: "" }
@@ -215,6 +260,49 @@ const FLOW_BLIND: &str = "connects that find no route, which never begin; MPTCP 
 const LSM_BLIND: &str = "what another security module refuses before, and the verdict of those asked after";
 const CONNECT_BLIND: &str = "TCP Fast Open by sendto(2), which connects without asking";
 const COMPAT_BLIND: &str = "calls of 32-bit programs: the kernel fires no such tracepoint for them";
+
+const KPROBE_BLIND: &str = "the verdict of security modules";
+const SOCKET_BLIND: &str = "calls that fail, io_uring, and the 32-bit socketcall";
+const DUP_BLIND: &str = "descriptors doubled by fcntl(2)";
+const MOUNT_BLIND: &str = "calls that fail; paths are those the program gave, marked";
+const MKNOD_BLIND: &str = "calls that fail, and the files that bind(2) makes; paths are those the program gave, marked; the \
+                           mode is what it gave, before the umask";
+const GIVEN_BLIND: &str = "calls that fail, and io_uring; paths are those the program gave, marked";
+
+/// The ways of an event that an LSM hook shows: the programs of that hook, and one that `sys_exit` hands over to.
+macro_rules! security {
+    ($event:ident: $hook:ident, $exit:ident, $seen:expr, $given:expr) => {
+        EventPlans {
+            event: event::$event::ID,
+            plans: &[
+                Plan {
+                    step: Step::Fexit,
+                    programs: &[concat!(stringify!($hook), "_fexit")],
+                    optional: &[],
+                    blind: $seen,
+                },
+                Plan {
+                    step: Step::Lsm,
+                    programs: &[concat!(stringify!($hook), "_lsm")],
+                    optional: &[],
+                    blind: LSM_BLIND,
+                },
+                Plan {
+                    step: Step::Kprobe,
+                    programs: &[concat!(stringify!($hook), "_kprobe")],
+                    optional: &[],
+                    blind: KPROBE_BLIND,
+                },
+                Plan {
+                    step: Step::RawSyscall,
+                    programs: &["sys_exit", stringify!($exit)],
+                    optional: &[],
+                    blind: $given,
+                },
+            ],
+        }
+    };
+}
 
 /// The ways to produce each event, in the order of the table.
 pub const PLANS: &[EventPlans] = &[
@@ -260,12 +348,7 @@ pub const PLANS: &[EventPlans] = &[
         plans: &[
             Plan { step: Step::Fexit, programs: &["socket_connect_fexit"], optional: &[], blind: CONNECT_BLIND },
             Plan { step: Step::Lsm, programs: &["socket_connect_lsm"], optional: &[], blind: LSM_BLIND },
-            Plan {
-                step: Step::Kprobe,
-                programs: &["socket_connect_kprobe"],
-                optional: &[],
-                blind: "the verdict of security modules",
-            },
+            Plan { step: Step::Kprobe, programs: &["socket_connect_kprobe"], optional: &[], blind: KPROBE_BLIND },
             Plan {
                 step: Step::RawSyscall,
                 programs: &["sys_exit"],
@@ -321,6 +404,31 @@ pub const PLANS: &[EventPlans] = &[
             optional: &["sys_enter"],
             blind: "calls that never return, where sys_enter is not allowed",
         }],
+    },
+    security!(security_inode_unlink: path_unlink, unlink_exit, "", GIVEN_BLIND),
+    security!(security_inode_rename: path_rename, rename_exit, "", GIVEN_BLIND),
+    security!(security_inode_symlink: path_symlink, symlink_exit, "", GIVEN_BLIND),
+    security!(security_inode_mknod: path_mknod, mknod_exit, "", MKNOD_BLIND),
+    security!(security_sb_mount: sb_mount, mount_exit, "", MOUNT_BLIND),
+    security!(security_sb_umount: sb_umount, umount_exit, "", MOUNT_BLIND),
+    security!(security_move_mount: move_mount, move_mount_exit, "", MOUNT_BLIND),
+    security!(chmod_common: path_chmod, chmod_exit, "", MOUNT_BLIND),
+    security!(security_socket_create: socket_create, socket_exit, "", "calls that fail, socketpair(2), and the kernel's own"),
+    security!(security_socket_bind: socket_bind, bind_exit, "", SOCKET_BLIND),
+    security!(security_socket_listen: socket_listen, listen_exit, "", SOCKET_BLIND),
+    security!(security_socket_accept: socket_accept, accept_exit, "", SOCKET_BLIND),
+    EventPlans {
+        event: event::socket_dup::ID,
+        plans: &[
+            Plan {
+                step: Step::FexitSyscall,
+                programs: &["dup_fexit", "dup3_fexit"],
+                optional: &["dup2_fexit", "dup_fexit_compat", "dup2_fexit_compat", "dup3_fexit_compat"],
+                blind: DUP_BLIND,
+            },
+            Plan { step: Step::Kprobe, programs: &["dup_kretprobe"], optional: &[], blind: DUP_BLIND },
+            Plan { step: Step::RawSyscall, programs: &["sys_exit", "dup_exit"], optional: &[], blind: DUP_BLIND },
+        ],
     },
     EventPlans { event: event::net_flow::ID, plans: FLOWS },
     EventPlans { event: event::net_tcp_connect::ID, plans: FLOWS },

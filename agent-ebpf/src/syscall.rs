@@ -3,8 +3,9 @@
 //! Numbers are the kernel's own tables (`arch/x86/entry/syscalls/syscall_64.tbl`, `syscall_32.tbl`,
 //! `include/uapi/asm-generic/unistd.h`). How the arguments of a call are used by an event is in [`USES`].
 
-use crate::event::{self, EventId};
-use crate::filter::Action;
+mod uses;
+
+pub use uses::{USES, Use};
 
 /// An ABI in which a task can make system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,43 +55,6 @@ pub fn by_number(abi: Abi, number: u32) -> Option<&'static SyscallDef> {
 
 /// Calls that do not come back, or come back with other registers: they are reported when they begin.
 pub const REPORTED_AT_ENTER: &[&str] = &["execve", "execveat", "exit", "exit_group", "rt_sigreturn", "sigreturn"];
-
-/// How the raw plan turns system calls into an event: positions of path, directory and flags.
-#[derive(Clone, Copy, Debug)]
-pub struct Use {
-    /// The call.
-    pub call: &'static str,
-    /// The event it stands for.
-    pub event: EventId,
-    /// Position of the path argument.
-    pub path: u8,
-    /// Position of the directory descriptor.
-    pub dir: u8,
-    /// Where the open flags are.
-    pub flags: u8,
-}
-
-const fn opens(call: &'static str, path: u8, dir: u8, flags: u8) -> Use {
-    Use { call, event: event::security_file_open::ID, path, dir, flags }
-}
-
-const fn stands_for(call: &'static str, event: EventId) -> Use {
-    Use { call, event, path: Action::NONE, dir: Action::NONE, flags: Action::NONE }
-}
-
-/// All such calls.
-pub const USES: &[Use] = &[
-    opens("open", 0, Action::NONE, 1),
-    opens("creat", 0, Action::NONE, Action::CREAT),
-    opens("openat", 1, 0, 2),
-    opens("openat2", 1, 0, Action::OPEN_HOW),
-    opens("open_by_handle_at", Action::NONE, 0, 2),
-    stands_for("connect", event::security_socket_connect::ID),
-    stands_for("ptrace", event::ptrace::ID),
-    stands_for("memfd_create", event::memfd_create::ID),
-    stands_for("accept", event::net_tcp_accept::ID),
-    stands_for("accept4", event::net_tcp_accept::ID),
-];
 
 /// All calls.
 #[rustfmt::skip]

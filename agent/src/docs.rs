@@ -117,6 +117,7 @@ fn hook(hook: &Hook) -> String {
         Hook::Kretprobe(names) => format!("kretprobe at {}", list(names)),
         Hook::Tracepoint(category, name) => format!("tracepoint `{category}:{name}`"),
         Hook::Iter(name) => format!("iterator `{name}`"),
+        Hook::SysExit => "nothing: `sys_exit` hands over to it".into(),
     }
 }
 

@@ -151,6 +151,8 @@ pub struct File {
     pub mode: u32,
     /// Links.
     pub nlink: u64,
+    /// The device that it stands for, as the kernel numbers it.
+    pub rdev: u32,
 }
 
 /// Whether a file is seen through an overlay: stat(2) then makes up a device, and shows the links of the file below.
@@ -181,6 +183,14 @@ impl File {
         Ok(Self::from_meta(path.display().to_string(), &meta))
     }
 
+    /// Looks at `path` itself, where that is a link.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn of_link(path: &str) -> Result<Self> {
+        Ok(Self::from_meta(path.to_owned(), &fs::symlink_metadata(path).with_context(|| path.to_owned())?))
+    }
+
     /// From what stat(2) returned.
     #[must_use]
     pub fn from_meta(path: String, meta: &fs::Metadata) -> Self {
@@ -191,6 +201,7 @@ impl File {
             ctime: (meta.ctime() as u64).wrapping_mul(1_000_000_000).wrapping_add(meta.ctime_nsec() as u64),
             mode: meta.mode(),
             nlink: meta.nlink(),
+            rdev: kernel_dev(meta.rdev()),
         }
     }
 }

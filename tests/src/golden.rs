@@ -94,6 +94,19 @@ const DEEDS: &[&str] = &[
     "fork",
     "exit how=signal value=15",
     "getppid n=1",
+    "change by=symlink path={}/link to=../target",
+    "change by=renameat2 path={}/link to={}/renamed",
+    "change by=unlink path={}/renamed",
+    "change by=mknodat path={}/pipe mode=4480",
+    "change by=unlink path={}/pipe compat=1",
+    "change by=fchmod path={}/file mode=2505",
+    "mount by=mount path={}/mounted",
+    "mount by=umount2 path={}/mounted",
+    "mount by=move_mount path={}/mounted",
+    "endpoint by=listen to=inet6",
+    "endpoint by=bind to=unix path={}/bound",
+    "endpoint by=accept4 to=inet",
+    "endpoint by=dup2 to=inet",
 ];
 
 /// Records an agent that watches actors, and takes the records from there.
@@ -103,6 +116,7 @@ const DEEDS: &[&str] = &[
 pub fn record(context: &Context) -> Result<usize> {
     let dir = context.dir("golden")?;
     fs::write(format!("{dir}/file"), "x")?;
+    fs::create_dir(format!("{dir}/mounted"))?;
     let recording = format!("{dir}/recording");
     let names: Vec<&str> = EVENTS.iter().filter(|e| e.name != "syscall").map(|e| e.name).chain(["getppid"]).collect();
     let mut elder = context.busy_actor(&["wait"])?;

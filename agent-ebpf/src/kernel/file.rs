@@ -6,9 +6,10 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{fexit, kprobe, lsm};
 use aya_ebpf::programs::{FExitContext, LsmContext, ProbeContext};
+use haechi_ebpf::event::Field;
 use haechi_ebpf::event::security_file_open::{self as event, field as f};
 use haechi_ebpf::fact;
-use haechi_ebpf::filter::{Action, has};
+use haechi_ebpf::filter::Action;
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
@@ -18,7 +19,7 @@ use crate::gate::{self, Gate};
 use crate::mem::{Btf, Mem, Piece, Probe, Ptr, field, inside, pointer, pointers, with_current};
 use crate::path::{self, Walked};
 use crate::process::moment;
-use crate::record::{KEYS, Record, Scratch};
+use crate::record::{Given, KEYS, Record, Scratch};
 use crate::regs::{Call, argument_at, current_call};
 use crate::task::head;
 
@@ -98,40 +99,16 @@ struct Seen {
     flags: u32,
 }
 
-/// Reports `file` if its path is wanted. The cheap test comes first: the name, then the whole path.
+/// Reports `file` if its path is wanted.
 #[inline(always)]
 fn report<M: Mem>(gate: Gate, file: Ptr, seen: Seen) {
     let mut room = MaybeUninit::<[u64; FILE / 8]>::uninit();
     // SAFETY: there is room for it.
     let file: File<M> = unsafe { Piece::take(file, room.as_mut_ptr().cast()) };
     let (dentry, mnt) = (file.pointer(fact::FILE_DENTRY), file.pointer(fact::FILE_MNT));
-    let mut sets = gate.any_path();
-    if sets == 0 && gate.has(has::LEAF) {
-        sets = match path::last::<M>(dentry, mnt) {
-            Some(link) => gate.sets & gate::leaf(&gate, link),
-            None => gate.sets,
-        };
+    if let Some((scratch, walked)) = gate::path::<M>(gate, &event::DEF, dentry, mnt) {
+        send::<M>(scratch, walked, &file, seen);
     }
-    if sets == 0 && !gate.has(has::PREFIX | has::SUFFIX) {
-        return;
-    }
-    let Some(scratch) = take() else { return };
-    let walked = path::walk::<M>(&scratch, dentry, mnt);
-    if sets == 0 && gate.sets & gate::ends(&gate, scratch.memory, walked) == 0 {
-        scratch.give();
-        return;
-    }
-    send::<M>(scratch, walked, &file, seen);
-}
-
-#[inline(always)]
-fn take() -> Option<Scratch> {
-    let scratch = Scratch::take();
-    if scratch.is_none() {
-        // Counted as tried and lost: the path was not looked at, so it may have been one that is wanted.
-        crate::record::lost_for_scratch(&event::DEF);
-    }
-    scratch
 }
 
 #[inline(always)]
@@ -145,13 +122,37 @@ fn send<M: Mem>(scratch: Scratch, walked: Walked, file: &File<M>, seen: Seen) {
     head(&record, seen.step, marks, seen.ret);
     record.put_walked(f::pathname, walked);
     record.put(f::flags, (file.field::<u32>(fact::FILE_FLAGS) | seen.flags).into());
-    // SAFETY: the key area has the room, and the filters are done with it.
-    let inode = unsafe { Piece::<M, INODE>::take(file.pointer(fact::FILE_INODE), record.memory().add(KEYS)) };
-    record.put(f::dev, field::<M, u32>(inode.pointer(fact::INODE_SB), fact::SB_DEV).into());
-    record.put(f::inode, inode.field::<u64>(fact::INODE_INO));
-    record.put(f::ctime, moment(inode.field(fact::INODE_CTIME_SEC), inode.field(fact::INODE_CTIME_NSEC)));
-    record.put(f::inode_mode, inode.field::<u16>(fact::INODE_MODE).into());
+    put_identity::<M>(&mut record, file.pointer(fact::FILE_INODE), &IDENTITY);
     record.send();
+}
+
+/// Fields of a record that say which file it is about.
+pub struct Identity {
+    /// Its device.
+    pub dev: Field,
+    /// Its inode.
+    pub inode: Field,
+    /// When that last changed.
+    pub ctime: Option<Field>,
+    /// Type and permissions.
+    pub mode: Option<Field>,
+}
+
+const IDENTITY: Identity = Identity { dev: f::dev, inode: f::inode, ctime: Some(f::ctime), mode: Some(f::inode_mode) };
+
+/// Writes which file an inode is.
+#[inline(always)]
+pub fn put_identity<M: Mem>(record: &mut Record, inode: Ptr, fields: &Identity) {
+    // SAFETY: the key area has the room, and the filters are done with it.
+    let inode = unsafe { Piece::<M, INODE>::take(inode, record.memory().add(KEYS)) };
+    record.put(fields.dev, field::<M, u32>(inode.pointer(fact::INODE_SB), fact::SB_DEV).into());
+    record.put(fields.inode, inode.field::<u64>(fact::INODE_INO));
+    if let Some(ctime) = fields.ctime {
+        record.put(ctime, moment(inode.field(fact::INODE_CTIME_SEC), inode.field(fact::INODE_CTIME_NSEC)));
+    }
+    if let Some(mode) = fields.mode {
+        record.put(mode, inode.field::<u16>(fact::INODE_MODE).into());
+    }
 }
 
 /// The raw plan: a call that opens files returned.
@@ -219,19 +220,31 @@ pub fn asked<const USER: bool>(path: u64, dir: i32, abi: u16, open_flags: Option
     }
     if path != 0 {
         let given = record.put_given::<GIVEN, USER>(f::syscall_pathname, path);
-        let (dentry, mnt) = directory(dir);
-        if record.byte(given.start) == b'/' {
-            record.put_same(f::pathname, given);
-        } else if !dentry.is_null() {
-            let walked = path::walk::<Probe>(record.scratch(), dentry, mnt);
-            record.put_joined(f::pathname, walked, given);
-        }
+        put_joined(&mut record, f::pathname, given, dir);
     }
     record.send();
 }
 
+/// Sets a path field to what a program gave, from its memory, joined to the directory it starts from.
+#[inline(always)]
+pub fn put_asked(record: &mut Record, field: Field, path: u64, dir: i32) {
+    let given = record.read_given::<GIVEN, true>(path);
+    put_joined(record, field, given, dir);
+}
+
+#[inline(always)]
+fn put_joined(record: &mut Record, field: Field, given: Given, dir: i32) {
+    let (dentry, mnt) = directory(dir);
+    if record.byte(given.start) == b'/' {
+        record.put_same(field, given);
+    } else if !dentry.is_null() {
+        let walked = path::walk::<Probe>(record.scratch(), dentry, mnt);
+        record.put_joined(field, walked, given);
+    }
+}
+
 /// Room for a path that a program gives: PATH_MAX and some, so that a whole one never looks cut.
-const GIVEN: u32 = 0x1100;
+pub const GIVEN: u32 = 0x1100;
 
 /// Dentry and mount of a directory descriptor, or of the working directory.
 #[inline(always)]

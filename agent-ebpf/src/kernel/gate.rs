@@ -6,13 +6,13 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     bpf_map_lookup_elem, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
-use haechi_ebpf::event::{EventId, MAX_EVENTS};
+use haechi_ebpf::event::{EventDef, EventId, MAX_EVENTS};
 use haechi_ebpf::filter::{LEAF_KEY, LEAF_NAME, PREFIX_DATA, SUFFIX_DATA, has, live, word};
 
 use crate::maps::{self, CGROUPS, COMMS, LEAVES, PREFIXES, SUFFIXES, UIDS};
-use crate::mem::mask;
-use crate::path::{Link, UNREAD, Walked};
-use crate::record::KEYS;
+use crate::mem::{Mem, Ptr, mask};
+use crate::path::{self, Link, UNREAD, Walked};
+use crate::record::{KEYS, Scratch, lost_for_scratch};
 
 /// What is still asked for after the tests so far.
 #[derive(Clone, Copy)]
@@ -80,6 +80,32 @@ pub fn open(event: EventId) -> Option<Gate> {
     Some(gate)
 }
 
+/// Walks a path, if anybody wants it. The cheap test comes first: the name, then the whole path.
+#[inline(always)]
+pub fn path<M: Mem>(gate: Gate, def: &'static EventDef, dentry: Ptr, mnt: Ptr) -> Option<(Scratch, Walked)> {
+    let mut sets = gate.any_path();
+    if sets == 0 && gate.has(has::LEAF) {
+        sets = match path::last::<M>(dentry, mnt) {
+            Some(link) => gate.sets & leaf(&gate, link),
+            None => gate.sets,
+        };
+    }
+    if sets == 0 && !gate.has(has::PREFIX | has::SUFFIX) {
+        return None;
+    }
+    let Some(scratch) = Scratch::take() else {
+        // Counted as tried and lost: the path was not looked at, so it may have been one that is wanted.
+        lost_for_scratch(def);
+        return None;
+    };
+    let walked = path::walk::<M>(&scratch, dentry, mnt);
+    if sets == 0 && gate.sets & ends(&gate, scratch.memory, walked) == 0 {
+        scratch.give();
+        return None;
+    }
+    Some((scratch, walked))
+}
+
 /// Keeps the sets that take the current user, thread name and cgroup.
 #[inline(always)]
 fn scope(gate: &Gate) -> u64 {
@@ -119,7 +145,7 @@ fn choose(known: Option<&[u64; 2]>, any: u64) -> u64 {
 
 /// Sets that take the last component of a path.
 #[inline(always)]
-pub fn leaf(gate: &Gate, link: Link) -> u64 {
+fn leaf(gate: &Gate, link: Link) -> u64 {
     let len = if link.len > LEAF_NAME as u32 - 1 { LEAF_NAME as u32 - 1 } else { link.len };
     if gate.word(word::LEAF_LENGTHS) >> (len & 63) & 1 == 0 {
         return 0;
@@ -138,7 +164,7 @@ pub fn leaf(gate: &Gate, link: Link) -> u64 {
 
 /// Sets that take the beginning or the end of a walked path.
 #[inline(always)]
-pub fn ends(gate: &Gate, scratch: *mut u8, walked: Walked) -> u64 {
+fn ends(gate: &Gate, scratch: *mut u8, walked: Walked) -> u64 {
     // Only the end of it is known: what it begins with cannot be judged here.
     if gate.has(has::PREFIX) && walked.true_len > walked.len {
         return gate.sets;

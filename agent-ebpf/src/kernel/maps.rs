@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use haechi_ebpf::event::MAX_EVENTS;
 use haechi_ebpf::fact::MAX_FACTS;
 use haechi_ebpf::filter::{ENTRIES, LEAF_KEY, PREFIX_DATA, SUFFIX_DATA, live};
@@ -206,6 +206,10 @@ pub static SCRATCH: Array<[u8; SCRATCH_BYTES]> = Array::with_max_entries(SCRATCH
 /// Who holds them. Number set at load.
 #[map]
 pub static SCRATCH_USERS: Array<u64> = Array::with_max_entries(SCRATCH_PER_CPU, 0);
+
+/// Programs that `sys_exit` hands over to, by the event that the call stands for.
+#[map]
+pub static AT_EXIT: ProgramArray = ProgramArray::with_max_entries(MAX_EVENTS as u32, 0);
 
 /// Name of a task before its last rename, by thread.
 #[map]

@@ -335,6 +335,14 @@ impl Record {
     /// Marked as the process's word either way. It is read once; other fields are made of what was read.
     #[inline(always)]
     pub fn put_given<const MAX: u32, const USER: bool>(&mut self, field: Field, from: u64) -> Given {
+        let given = self.read_given::<MAX, USER>(from);
+        self.put_same(field, given);
+        given
+    }
+
+    /// Reads such a string for fields that are made of it.
+    #[inline(always)]
+    pub fn read_given<const MAX: u32, const USER: bool>(&mut self, from: u64) -> Given {
         let (to, start) = self.tail();
         let from = from as *const c_void;
         // SAFETY: `MAX` is at most 0x2000, see `tail`.
@@ -343,9 +351,8 @@ impl Record {
         };
         let len = if read > 0 { mask::<0x1fff>(read as u64 - 1) as u64 } else { 0 };
         let cut = if read <= 0 || len == u64::from(MAX) - 1 { var::TRUNCATED } else { 0 };
-        let given = Given { start, len, marks: var::USER | cut };
-        self.close(field, start, len, len, given.marks);
-        given
+        self.set_position(start + len);
+        Given { start, len, marks: var::USER | cut }
     }
 
     /// Sets a text field to what was given, without a second copy.
@@ -396,6 +403,17 @@ impl Record {
             let cut = if true_len > ADDRESS_MAX { var::TRUNCATED } else { 0 };
             self.close(field, start, len as u64, true_len, cut | if USER { var::USER } else { 0 });
         }
+    }
+
+    /// Sets a variable field to the first `len` bytes of some words.
+    #[inline(always)]
+    pub fn put_words(&mut self, field: Field, words: [u64; 4], len: u64) {
+        let (to, start) = self.tail();
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `tail`.
+            unsafe { core::ptr::write_volatile(to.cast::<u64>().add(i), word) };
+        }
+        self.close(field, start, len, len, 0);
     }
 
     /// Sets a field from the range `from..end` of the process, up to `max` (at most 0x2000) bytes. At exec nobody else

@@ -74,6 +74,7 @@ pub fn argument_at<M: Mem>(regs: Ptr, abi: u16, index: u8) -> u64 {
         0 => argument::<M, 0>(regs, abi),
         1 => argument::<M, 1>(regs, abi),
         2 => argument::<M, 2>(regs, abi),
+        3 => argument::<M, 3>(regs, abi),
         _ => 0,
     }
 }

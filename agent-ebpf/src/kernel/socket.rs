@@ -16,10 +16,19 @@ use crate::record::Record;
 use crate::regs::{Call, argument, current_call};
 use crate::task::head;
 
-/// Numbers of connect(2): arch/x86/entry/syscalls/syscall_64.tbl, syscall_32.tbl, include/uapi/asm-generic/unistd.h.
-const CONNECT_X86_64: u32 = 42;
-const CONNECT_I386: u32 = 362;
-const CONNECT_ARM64: u32 = 203;
+/// Number of a call in each ABI.
+#[derive(Clone, Copy)]
+pub struct Numbers {
+    /// 64-bit x86.
+    pub x86_64: u32,
+    /// 32-bit x86.
+    pub i386: u32,
+    /// 64-bit ARM.
+    pub arm64: u32,
+}
+
+/// connect(2): arch/x86/entry/syscalls/syscall_64.tbl, syscall_32.tbl, include/uapi/asm-generic/unistd.h.
+const CONNECT: Numbers = Numbers { x86_64: 42, i386: 362, arm64: 203 };
 
 /// `int security_socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)`, security/security.c.
 #[fexit(function = "security_socket_connect")]
@@ -54,7 +63,7 @@ fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Opti
     }
     let Some(mut record) = Record::begin(&event::DEF) else { return };
     head(&record, step, marks_of_call(), ret);
-    if let Some(descriptor) = descriptor_of_call() {
+    if let Some(descriptor) = descriptor_of_call([CONNECT, CONNECT]) {
         record.put_int(f::sockfd, descriptor);
     }
     kind::<M>(&mut record, socket);
@@ -62,16 +71,19 @@ fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Opti
     record.send();
 }
 
-/// The descriptor given to connect(2), if that is the call we are in.
+/// The descriptor given to a call, if it is one of these that we are in.
 #[inline(always)]
-fn descriptor_of_call() -> Option<i64> {
+pub fn descriptor_of_call(calls: [Numbers; 2]) -> Option<i64> {
     let (call, first) = current_call();
-    let connect = match call.abi {
-        flag::COMPAT => CONNECT_I386,
-        _ if has(fact::REGS_DI) => CONNECT_X86_64,
-        _ => CONNECT_ARM64,
+    let is = |numbers: Numbers| {
+        call.nr
+            == match call.abi {
+                flag::COMPAT => numbers.i386,
+                _ if has(fact::REGS_DI) => numbers.x86_64,
+                _ => numbers.arm64,
+            }
     };
-    (call.nr == connect).then_some(first as i32 as i64)
+    (is(calls[0]) || is(calls[1])).then_some(first as i32 as i64)
 }
 
 #[inline(always)]

@@ -3,17 +3,18 @@
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::macros::{btf_tracepoint, fexit, kretprobe, tracepoint};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext};
+use aya_ebpf::macros::{btf_tracepoint, kretprobe, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RetProbeContext, TracePointContext};
 use haechi_ebpf::event::{memfd_create, net_tcp_accept, ptrace, security_file_open, security_socket_connect, syscall};
 use haechi_ebpf::filter::{Action, SYSCALL_ENTRIES, SYSCALL_NUMBERS, live};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
 
-use crate::maps::live;
+use crate::file::AT_FDCWD;
+use crate::maps::{AT_EXIT, live};
 use crate::mem::{Btf, Mem, Ptr, mask};
 use crate::record::Record;
-use crate::regs::{Call, X32_BIT, argument, call, number, with_current_regs};
+use crate::regs::{Call, X32_BIT, argument, argument_at, call, number, with_current_regs};
 use crate::task::head;
 use crate::{accept, file, gate, socket};
 
@@ -89,10 +90,73 @@ fn returned(ctx: *mut c_void) -> i32 {
         ptrace::ID => traced::<Btf>(regs, call, Step::RawSyscall, ret),
         memfd_create::ID => memfd::<Btf>(regs, call, Step::RawSyscall, ret),
         net_tcp_accept::ID => accept::at_exit(call, ret),
-        _ => (),
+        // SAFETY: the context is the program's own. Where nothing is there, it goes on here.
+        other => unsafe { AT_EXIT.tail_call(&ctx, other.into()) },
+    }
+    if action.also != 0 {
+        // SAFETY: as above.
+        unsafe { AT_EXIT.tail_call(&ctx, action.also.into()) };
     }
     0
 }
+
+/// A call that returned.
+#[derive(Clone, Copy)]
+pub struct Returned {
+    /// The registers that it was made with, as a typed pointer.
+    pub regs: Ptr,
+    /// Which call.
+    pub call: Call,
+    /// What is to be done about it.
+    pub action: Action,
+    /// Its result.
+    pub ret: i64,
+}
+
+impl Returned {
+    /// The argument at a position.
+    #[inline(always)]
+    pub fn argument<const INDEX: usize>(&self) -> u64 {
+        argument::<Btf, INDEX>(self.regs, self.call.abi)
+    }
+
+    /// The argument at a position that the table of calls gives.
+    #[inline(always)]
+    pub fn argument_at(&self, index: u8) -> u64 {
+        argument_at::<Btf>(self.regs, self.call.abi, index)
+    }
+
+    /// The path that it was given, and the directory that this starts from.
+    #[inline(always)]
+    pub fn path(&self) -> (u64, i32) {
+        let dir = self.action.dir_arg;
+        let dir = if dir == Action::NONE { AT_FDCWD } else { self.argument_at(dir) as i32 };
+        (self.argument_at(self.action.path_arg), dir)
+    }
+}
+
+/// What `sys_exit` hands over to another program, in that program.
+#[inline(always)]
+pub fn handed_over(ctx: &BtfTracePointContext) -> Option<Returned> {
+    let (regs, ret): (Ptr, i64) = (ctx.arg(0), ctx.arg(1));
+    let call = call::<Btf>(regs);
+    Some(Returned { regs, call, action: action(call)?, ret })
+}
+
+/// Programs that `sys_exit` hands over to, each with the function that does its work.
+macro_rules! at_exit {
+    ($($name:ident: $report:path;)+) => { $(
+        #[aya_ebpf::macros::btf_tracepoint(function = "sys_exit")]
+        fn $name(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
+            $crate::apart::apart(ctx, |ctx| {
+                if let Some(returned) = $crate::syscall::handed_over(&ctx) {
+                    $report(returned);
+                }
+            })
+        }
+    )+ };
+}
+pub(crate) use at_exit;
 
 /// Reports a call with its raw arguments.
 #[inline(always)]
@@ -152,14 +216,15 @@ fn memfd<M: Mem>(regs: Ptr, call: Call, step: Step, ret: i64) {
 /// stand-in's prototype and the verifier refuses the read ("invalid bpf_context access off=0").
 macro_rules! at_return {
     ($($name:ident: $report:ident, $function:literal;)+) => { $(
-        #[fexit(function = $function)]
-        fn $name(ctx: FExitContext) -> i32 {
+        #[aya_ebpf::macros::fexit(function = $function)]
+        fn $name(ctx: aya_ebpf::programs::FExitContext) -> i32 {
             let ret: i64 = ctx.arg(1);
             with_current_regs!(|regs: M| $report::<M>(regs, call::<M>(regs), Step::FexitSyscall, ret));
             0
         }
     )+ };
 }
+pub(crate) use at_return;
 
 at_return! {
     ptrace_fexit: traced, "__x64_sys_ptrace";

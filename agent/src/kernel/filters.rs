@@ -204,6 +204,10 @@ fn actions(out: &mut BTreeMap<(bool, u16), Action>, demands: &[Demand], step: im
         if demands.iter().any(|d| d.event == used.event) && (step == Step::RawSyscall || single) {
             each_number(used.call, |compat, number| {
                 let action = out.entry((compat, number)).or_insert(Action::IDLE);
+                if action.event != 0 {
+                    action.also = used.event;
+                    return;
+                }
                 (action.event, action.path_arg) = (used.event, used.path);
                 (action.dir_arg, action.flags_arg) = (used.dir, used.flags);
                 action.raw = step == Step::RawSyscall;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use aya::maps::ProgramArray;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf as AyaBtf, Ebpf};
 use haechi_ebpf::fact::{ABSENT, FACTS};
-use haechi_ebpf::program::{Hook, PROGRAMS, ProgramDef};
+use haechi_ebpf::program::{Hook, PROGRAMS, ProgramDef, by_name, owner};
 
 use super::btf::Btf;
 use super::load::{Error, VMLINUX};
@@ -76,7 +77,10 @@ impl Programs {
     pub(super) fn detach(&mut self, object: &mut Ebpf, name: &'static str) {
         if self.tried.get(name) == Some(&Ok(())) {
             self.tried.remove(name);
-            if let Some(Err(error)) = object.program_mut(name).map(unload) {
+            let def = by_name(name).filter(|d| d.hook == Hook::SysExit);
+            let kept = def.map(|d| take_back(object, d));
+            let unloaded = object.program_mut(name).map(unload);
+            if let Some(error) = kept.into_iter().chain(unloaded).find_map(Result::err) {
                 tracing::warn!(program = name, %error, "cannot unload");
             }
         }
@@ -101,11 +105,45 @@ impl Programs {
             .program_mut(def.name)
             .ok_or_else(|| Refusal { reason: "not in the kernel object".into(), remedy: "cargo xtask build" })?;
         let attached = attach(program, def.hook, &targets, &types.aya);
+        let attached = attached.and_then(|()| if def.hook == Hook::SysExit { hand_over(object, def) } else { Ok(()) });
+        let program = object.program_mut(def.name);
         attached.map_err(|error| {
             tracing::debug!(program = def.name, %error, "refused");
-            let _ = unload(program);
+            let _ = program.map(unload);
             Refusal { reason: short(&error), remedy: remedy(def.hook, &error) }
         })
+    }
+}
+
+/// Whether BPF is among the security modules that are asked; where that cannot be seen, it may be.
+fn lsm_is_on() -> bool {
+    let list = std::fs::read_to_string("/sys/kernel/security/lsm");
+    list.map_or(true, |list| list.trim().split(',').any(|module| module == "bpf"))
+}
+
+/// Where `sys_exit` finds the programs that it hands over to.
+const AT_EXIT: &str = "AT_EXIT";
+
+fn slot(def: &ProgramDef) -> u32 {
+    owner(def.name).map_or(0, u32::from)
+}
+
+/// Enters a loaded program where `sys_exit` looks for it.
+fn hand_over(object: &mut Ebpf, def: &ProgramDef) -> Result<(), ProgramError> {
+    let fd = match object.program(def.name) {
+        Some(program) => program.fd()?.try_clone()?,
+        None => return Err(ProgramError::NotLoaded),
+    };
+    match object.map_mut(AT_EXIT) {
+        Some(map) => Ok(ProgramArray::try_from(map)?.set(slot(def), &fd, 0)?),
+        None => Err(ProgramError::NotLoaded),
+    }
+}
+
+fn take_back(object: &mut Ebpf, def: &ProgramDef) -> Result<(), ProgramError> {
+    match object.map_mut(AT_EXIT) {
+        Some(map) => Ok(ProgramArray::try_from(map)?.clear_index(&slot(def))?),
+        None => Ok(()),
     }
 }
 
@@ -116,6 +154,10 @@ fn targets(hook: Hook, types: &Btf) -> Result<Vec<&'static str>, Refusal> {
         Hook::Fexit(names) | Hook::Kprobe(names) | Hook::Kretprobe(names) => (have(names), names.join(" or ")),
         Hook::TpBtf(name) if !types.has_tracepoint(name) => (Vec::new(), format!("tracepoint {name}")),
         Hook::Lsm(name) if !types.has_function(&format!("bpf_lsm_{name}")) => (Vec::new(), format!("bpf_lsm_{name}")),
+        // Such a program loads and attaches nevertheless, and is then never called.
+        Hook::Lsm(_) if !lsm_is_on() => {
+            return Err(Refusal { reason: "the kernel does not ask BPF programs".into(), remedy: LSM });
+        }
         _ => return Ok(Vec::new()),
     };
     if found.is_empty() {
@@ -126,6 +168,7 @@ fn targets(hook: Hook, types: &Btf) -> Result<Vec<&'static str>, Refusal> {
 
 fn attach(program: &mut Program, hook: Hook, targets: &[&'static str], btf: &AyaBtf) -> Result<(), ProgramError> {
     match (program, hook) {
+        (Program::BtfTracePoint(p), Hook::SysExit) => p.load("sys_exit", btf),
         (Program::BtfTracePoint(p), Hook::TpBtf(name)) => {
             p.load(name, btf)?;
             p.attach().map(drop)

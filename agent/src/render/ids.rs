@@ -13,7 +13,19 @@ const IDS: &[(EventId, u32)] = &[
     (event::cgroup_mkdir::ID, 1029),
     (event::cgroup_rmdir::ID, 1030),
     (event::security_file_open::ID, 1032),
+    (event::security_inode_unlink::ID, 1033),
+    (event::security_socket_create::ID, 1034),
+    (event::security_socket_listen::ID, 1035),
     (event::security_socket_connect::ID, 1036),
+    (event::security_socket_accept::ID, 1037),
+    (event::security_socket_bind::ID, 1038),
+    (event::security_sb_mount::ID, 1040),
+    (event::security_inode_mknod::ID, 1044),
+    (event::security_inode_symlink::ID, 1046),
+    (event::socket_dup::ID, 1049),
+    (event::security_inode_rename::ID, 1068),
+    (event::chmod_common::ID, 1091),
+    (event::security_sb_umount::ID, 1092),
 ];
 
 /// Where numbers of events that Tracee does not have begin.

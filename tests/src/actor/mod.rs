@@ -1,15 +1,19 @@
 //! Tiny programs that each provoke one behaviour, and print a JSON line with who did it and what was done. They know
 //! the kernel; they must not know the agent.
 
+mod abi;
 mod args;
+mod change;
 mod connect;
 mod deep;
 mod elf32;
+mod endpoint;
 mod evade;
 mod exec;
 mod life;
 mod load;
 mod memory;
+mod mount;
 mod open;
 mod socket;
 mod tcp;
@@ -32,6 +36,9 @@ type Verb = fn(&Args) -> Result<Value>;
 pub const VERBS: &[(&str, Verb)] = &[
     ("open", open::open),
     ("raced", open::raced),
+    ("change", change::change),
+    ("mount", mount::mount),
+    ("endpoint", endpoint::endpoint),
     ("evade", evade::evade),
     ("deep", deep::deep),
     ("connect", connect::connect),

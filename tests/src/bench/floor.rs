@@ -30,8 +30,8 @@ impl Floor {
             let (attach, target) = match hook {
                 Hook::TpBtf(point) => (Attach::RawTp, btf.tracepoint_id(point)),
                 Hook::Fexit(names) => (Attach::Fexit, names.iter().find_map(|n| btf.function_id(n))),
-                // An iterator runs when it is read.
-                Hook::Iter(_) => continue,
+                // An iterator runs when it is read, and what sys_exit hands over to hangs nowhere.
+                Hook::Iter(_) | Hook::SysExit => continue,
                 _ => anyhow::bail!("there is no empty program for the hook of {name}"),
             };
             let target = target.with_context(|| format!("the kernel has no hook for {name}"))?;

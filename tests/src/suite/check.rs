@@ -75,10 +75,10 @@ fn foretells(context: &Context, wrapper: &[&str]) -> Result<()> {
 
 fn foretells_with(context: &Context, wrapper: &[&str], config: &str) -> Result<()> {
     let choices = choices(context, wrapper, config, &[])?;
-    // Those that look once at what was there before hang nowhere afterwards.
-    let once = |p: &&String| program::by_name(p).is_some_and(|d| d.hook == program::Hook::Iter("task_file"));
-    let want: BTreeSet<String> =
-        choices.iter().flat_map(|c| &c.programs).filter(|p| !once(p)).map(|p| kept(p)).collect();
+    // Those that look once at what was there before hang nowhere afterwards, and those that sys_exit hands over to never.
+    let nowhere = [program::Hook::Iter("task_file"), program::Hook::SysExit];
+    let hangs = |p: &&String| program::by_name(p).is_some_and(|d| !nowhere.contains(&d.hook));
+    let want: BTreeSet<String> = choices.iter().flat_map(|c| &c.programs).filter(hangs).map(|p| kept(p)).collect();
     let agent = context.start(&Spec::run(&[]).config(config).behind(wrapper))?;
     let came = agent.wait_ready();
     if came.is_err() {

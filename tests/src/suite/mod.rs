@@ -2,10 +2,13 @@
 //! of what the agent says is compared with what the actor knows.
 
 mod account;
+mod change;
 mod check;
 mod cli;
 mod connect;
 mod container;
+mod deed;
+mod endpoint;
 mod evade;
 mod exec;
 mod fault;
@@ -21,6 +24,7 @@ mod flow_owner;
 mod flow_place;
 mod flow_table;
 mod life;
+mod mount;
 mod open;
 mod path;
 mod reload;
@@ -40,6 +44,10 @@ pub fn all() -> impl Iterator<Item = Test> {
         open::TESTS,
         path::TESTS,
         evade::TESTS,
+        change::TESTS,
+        mount::TESTS,
+        endpoint::TESTS,
+        deed::TESTS,
         connect::TESTS,
         trace::TESTS,
         exec::TESTS,
