@@ -249,6 +249,30 @@ events! {
         hierarchy_id: U32, "0 is cgroup v2.";
         start_time: BootTime, "When the process that was moved started.";
     }
+    /// bpf(2) is being called. What the agent itself does is not told.
+    security_bpf = 8, Critical, ["lsm_hooks"] {
+        cmd: I32 as BpfCommand, "What is asked for.";
+        r#type: U32, "Kind of program or map; only where one is made.";
+        name: Str, "Its name; only where one is made.";
+    }
+    /// The namespaces of a task were changed by unshare(2) or setns(2).
+    switch_task_ns = 9, Critical, ["proc"] {
+        pid: I32, "The task.";
+        new_mnt: U32, "Its mount namespace.";
+        new_pid: U32, "The pid namespace of its children.";
+        new_uts: U32, "Its namespace of host names.";
+        new_ipc: U32, "Its namespace of System V IPC.";
+        new_net: U32, "Its network namespace.";
+        new_cgroup: U32, "Its cgroup namespace.";
+    }
+    /// The kernel is reading a file for itself: a module, firmware, another kernel.
+    security_kernel_read_file = 10, Critical, ["lsm_hooks"] {
+        pathname: Path, "Resolved path.";
+        dev: U32, "Device of the file.";
+        inode: U64, "Inode of the file.";
+        r#type: I32 as KernelReadFile, "What it is read for.";
+        ctime: FileTime, "When the inode last changed.";
+    }
     /// A file was opened, after the kernel resolved its path.
     security_file_open = 16, Bulk, ["fs", "lsm_hooks"] {
         pathname: Path, "Resolved path.";
@@ -413,6 +437,33 @@ events! {
         oldfd: I32, "Descriptor that it had.";
         newfd: I32, "Descriptor that it has as well.";
         remote_addr: SockAddr, "Address of the other end.";
+    }
+    /// A signal is being sent to another process.
+    security_task_kill = 46, Bulk, ["proc", "signals", "lsm_hooks"] {
+        pid: I32, "Process that it is sent to, in the host's numbering.";
+        sig: I32 as Signal, "The signal.";
+        ns_pid: I32, "The process in its own pid namespace.";
+        start_time: BootTime, "When that process started.";
+        comm: Str, "Name of the thread that it is sent to.";
+        given: I32, "Whom the program named, as kill(2) takes it; present where only the system call is seen.";
+    }
+    /// process_vm_readv(2) returned: the memory of another process was read.
+    process_vm_readv = 49, Bulk, ["proc", "syscalls"] {
+        pid: I32, "Target, in the caller's pid namespace.";
+        local_iov: Pointer, "Where the caller says which of its memory.";
+        liovcnt: U64, "How many pieces that is.";
+        remote_iov: Pointer, "Where the caller says which of the target's memory.";
+        riovcnt: U64, "How many pieces that is.";
+        flags: U64, "Flags.";
+    }
+    /// process_vm_writev(2) returned: the memory of another process was written.
+    process_vm_writev = 50, Bulk, ["proc", "syscalls"] {
+        pid: I32, "Target, in the caller's pid namespace.";
+        local_iov: Pointer, "Where the caller says which of its memory.";
+        liovcnt: U64, "How many pieces that is.";
+        remote_iov: Pointer, "Where the caller says which of the target's memory.";
+        riovcnt: U64, "How many pieces that is.";
+        flags: U64, "Flags.";
     }
     /// A process that was there before the agent; one record each at start and after losses.
     existing_process = 32, None, ["proc"] {

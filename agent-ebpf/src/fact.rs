@@ -82,6 +82,13 @@ facts! {
     CSS_SET_DFL_CGRP = Offset "css_set.dfl_cgrp";
     NSPROXY_MNT = Offset "nsproxy.mnt_ns";
     NSPROXY_NET = Offset "nsproxy.net_ns";
+    NSPROXY_UTS = Offset "nsproxy.uts_ns";
+    NSPROXY_IPC = Offset "nsproxy.ipc_ns";
+    NSPROXY_PID = Offset "nsproxy.pid_ns_for_children";
+    NSPROXY_CGROUP = Offset "nsproxy.cgroup_ns";
+    UTS_NS_INUM = Offset "uts_namespace.ns.inum";
+    IPC_NS_INUM = Offset "ipc_namespace.ns.inum";
+    CGROUP_NS_INUM = Offset "cgroup_namespace.ns.inum";
     MNT_NS_INUM = Offset "mnt_namespace.ns.inum";
     NET_INUM = Offset "net.ns.inum";
     PID_NS_INUM = Offset "pid_namespace.ns.inum";

@@ -228,10 +228,38 @@ programs! {
         ]),
         &[],
     ),
+    program("switch_ns_fexit", Hook::Fexit(&["switch_task_namespaces"]), &[]),
+    program("switch_ns_kprobe", Hook::Kprobe(&["switch_task_namespaces"]), &[]),
+    program("readv_fexit", Hook::Fexit(&["__x64_sys_process_vm_readv", "__arm64_sys_process_vm_readv"]), &[]),
+    program(
+        "readv_fexit_compat",
+        Hook::Fexit(&["__ia32_compat_sys_process_vm_readv", "__ia32_sys_process_vm_readv"]),
+        &[],
+    ),
+    program("writev_fexit", Hook::Fexit(&["__x64_sys_process_vm_writev", "__arm64_sys_process_vm_writev"]), &[]),
+    program(
+        "writev_fexit_compat",
+        Hook::Fexit(&["__ia32_compat_sys_process_vm_writev", "__ia32_sys_process_vm_writev"]),
+        &[],
+    ),
+    program(
+        "process_vm_kretprobe",
+        Hook::Kretprobe(&[
+            "__x64_sys_process_vm_readv",
+            "__x64_sys_process_vm_writev",
+            "__ia32_compat_sys_process_vm_readv",
+            "__ia32_compat_sys_process_vm_writev",
+            "__ia32_sys_process_vm_readv",
+            "__ia32_sys_process_vm_writev",
+            "__arm64_sys_process_vm_readv",
+            "__arm64_sys_process_vm_writev",
+        ]),
+        &[],
+    ),
     @security file_open, socket_connect, path_unlink, path_rename, path_symlink, path_mknod, path_chmod, sb_mount, sb_umount,
-        move_mount, socket_create, socket_bind, socket_listen, socket_accept;
+        move_mount, socket_create, socket_bind, socket_listen, socket_accept, bpf, kernel_read_file, task_kill;
     @sys_exit unlink_exit, rename_exit, symlink_exit, mknod_exit, chmod_exit, mount_exit, umount_exit, move_mount_exit, socket_exit,
-        bind_exit, listen_exit, accept_exit, dup_exit;
+        bind_exit, listen_exit, accept_exit, dup_exit, bpf_exit, read_file_exit, kill_exit, switch_ns_exit, readv_exit, writev_exit;
 }
 
 const fn typed(programs: &'static [&'static str]) -> Plan {
@@ -263,6 +291,9 @@ const COMPAT_BLIND: &str = "calls of 32-bit programs: the kernel fires no such t
 
 const KPROBE_BLIND: &str = "the verdict of security modules";
 const SOCKET_BLIND: &str = "calls that fail, io_uring, and the 32-bit socketcall";
+const READ_BLIND: &str = "all but modules that finit_module(2) is given";
+const KILL_BLIND: &str =
+    "calls that fail, pidfd_send_signal(2), and who it is: the number that the program gave is what there is";
 const DUP_BLIND: &str = "descriptors doubled by fcntl(2)";
 const MOUNT_BLIND: &str = "calls that fail; paths are those the program gave, marked";
 const MKNOD_BLIND: &str = "calls that fail, and the files that bind(2) makes; paths are those the program gave, marked; the \
@@ -299,6 +330,25 @@ macro_rules! security {
                     optional: &[],
                     blind: $given,
                 },
+            ],
+        }
+    };
+}
+
+/// The ways of an event that is a system call's return, all of them seen by programs of its own.
+macro_rules! returning {
+    ($event:ident: $fexit:ident, $compat:ident, $kretprobe:ident, $exit:ident) => {
+        EventPlans {
+            event: event::$event::ID,
+            plans: &[
+                Plan {
+                    step: Step::FexitSyscall,
+                    programs: &[stringify!($fexit)],
+                    optional: &[stringify!($compat)],
+                    blind: "",
+                },
+                Plan { step: Step::Kprobe, programs: &[stringify!($kretprobe)], optional: &[], blind: "" },
+                Plan { step: Step::RawSyscall, programs: &["sys_exit", stringify!($exit)], optional: &[], blind: "" },
             ],
         }
     };
@@ -417,6 +467,19 @@ pub const PLANS: &[EventPlans] = &[
     security!(security_socket_bind: socket_bind, bind_exit, "", SOCKET_BLIND),
     security!(security_socket_listen: socket_listen, listen_exit, "", SOCKET_BLIND),
     security!(security_socket_accept: socket_accept, accept_exit, "", SOCKET_BLIND),
+    security!(security_bpf: bpf, bpf_exit, "", ""),
+    security!(security_kernel_read_file: kernel_read_file, read_file_exit, "", READ_BLIND),
+    security!(security_task_kill: task_kill, kill_exit, "", KILL_BLIND),
+    EventPlans {
+        event: event::switch_task_ns::ID,
+        plans: &[
+            Plan { step: Step::Fexit, programs: &["switch_ns_fexit"], optional: &[], blind: "" },
+            Plan { step: Step::Kprobe, programs: &["switch_ns_kprobe"], optional: &[], blind: "" },
+            Plan { step: Step::RawSyscall, programs: &["sys_exit", "switch_ns_exit"], optional: &[], blind: "" },
+        ],
+    },
+    returning!(process_vm_readv: readv_fexit, readv_fexit_compat, process_vm_kretprobe, readv_exit),
+    returning!(process_vm_writev: writev_fexit, writev_fexit_compat, process_vm_kretprobe, writev_exit),
     EventPlans {
         event: event::socket_dup::ID,
         plans: &[

@@ -107,6 +107,12 @@ const DEEDS: &[&str] = &[
     "endpoint by=bind to=unix path={}/bound",
     "endpoint by=accept4 to=inet",
     "endpoint by=dup2 to=inet",
+    "reach by=bpf",
+    "reach by=finit_module path={}/file",
+    "reach by=kill",
+    "reach by=unshare",
+    "reach by=readv",
+    "reach by=writev",
 ];
 
 /// Records an agent that watches actors, and takes the records from there.

@@ -2,12 +2,13 @@
 //! function. The three say the same of one happening; a kernel allows one, another, or none of them.
 
 /// Three programs for each hook. Their work is one function, made for typed loads and for probe reads; it is given the
-/// arguments of the hook, the kind of hook, and the verdict where that is seen.
+/// arguments of the hook, the kind of hook, and the verdict where that is seen. Behind `; ..` kernels differ in what else
+/// there is, and the verdict with it.
 macro_rules! hooks {
     ($(
         $(#[doc = $doc:literal])+
         ($fexit:ident, $lsm:ident, $kprobe:ident) at ($function:literal, $hook:literal)
-            ($($arg:ident: $ty:ty),+) => $report:ident;
+            ($($arg:ident: $ty:ty),+ $(; $more:tt)?) => $report:ident;
     )+) => { $(
         $(#[doc = $doc])+
         #[aya_ebpf::macros::fexit(function = $function)]
@@ -15,8 +16,8 @@ macro_rules! hooks {
             $crate::apart::apart(ctx, |ctx| {
                 let mut position = 0;
                 $( let $arg: $ty = ctx.arg(position); position += 1; )+
-                let ret: i32 = ctx.arg(position);
-                $report::<$crate::mem::Btf>($($arg,)+ haechi_ebpf::program::Step::Fexit, Some(ret.into()));
+                let verdict = hooks!(@verdict ctx position $($more)?);
+                $report::<$crate::mem::Btf>($($arg,)+ haechi_ebpf::program::Step::Fexit, verdict);
             })
         }
 
@@ -45,5 +46,13 @@ macro_rules! hooks {
             0
         }
     )+ };
+    (@verdict $ctx:ident $position:ident) => {{
+        let verdict: i32 = $ctx.arg($position);
+        Some(verdict.into())
+    }};
+    (@verdict $ctx:ident $position:ident ..) => {{
+        let _ = $position;
+        None
+    }};
 }
 pub(crate) use hooks;

@@ -24,6 +24,7 @@ mod mem;
 mod mount;
 mod path;
 mod process;
+mod reach;
 mod record;
 mod regs;
 mod sock;

@@ -27,6 +27,19 @@ pub struct Numbers {
     pub arm64: u32,
 }
 
+impl Numbers {
+    /// Whether this is the call.
+    #[inline(always)]
+    pub fn is(&self, call: Call) -> bool {
+        let number = match call.abi {
+            flag::COMPAT => self.i386,
+            _ if has(fact::REGS_DI) => self.x86_64,
+            _ => self.arm64,
+        };
+        call.nr == number
+    }
+}
+
 /// connect(2): arch/x86/entry/syscalls/syscall_64.tbl, syscall_32.tbl, include/uapi/asm-generic/unistd.h.
 const CONNECT: Numbers = Numbers { x86_64: 42, i386: 362, arm64: 203 };
 
@@ -75,15 +88,7 @@ fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Opti
 #[inline(always)]
 pub fn descriptor_of_call(calls: [Numbers; 2]) -> Option<i64> {
     let (call, first) = current_call();
-    let is = |numbers: Numbers| {
-        call.nr
-            == match call.abi {
-                flag::COMPAT => numbers.i386,
-                _ if has(fact::REGS_DI) => numbers.x86_64,
-                _ => numbers.arm64,
-            }
-    };
-    (is(calls[0]) || is(calls[1])).then_some(first as i32 as i64)
+    (calls[0].is(call) || calls[1].is(call)).then_some(first as i32 as i64)
 }
 
 #[inline(always)]

@@ -19,7 +19,7 @@ const TS_COMPAT: u32 = 2;
 /// `TIF_32BIT` of arch/arm64/include/asm/thread_info.h.
 const TIF_32BIT: u64 = 1 << 22;
 /// Inode number of the initial pid namespace, `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
-const INIT_PID_NS: u32 = 0xefff_fffc;
+pub const INIT_PID_NS: u32 = 0xefff_fffc;
 
 /// A task's numbers in its innermost pid namespace.
 pub struct Innermost {

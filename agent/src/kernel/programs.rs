@@ -147,8 +147,15 @@ fn take_back(object: &mut Ebpf, def: &ProgramDef) -> Result<(), ProgramError> {
     }
 }
 
+/// Where the kernel says that breakpoints can be set. Looked at before a program is verified, which is dear and in vain.
+const BREAKPOINTS: &str = "/sys/bus/event_source/devices/kprobe/type";
+
 /// Functions of a hook that this kernel has; an error when it has none.
 fn targets(hook: Hook, types: &Btf) -> Result<Vec<&'static str>, Refusal> {
+    if matches!(hook, Hook::Kprobe(_) | Hook::Kretprobe(_)) {
+        let there = std::fs::metadata(BREAKPOINTS);
+        there.map_err(|error| Refusal { reason: format!("`{BREAKPOINTS}`: {error}"), remedy: CONFIG })?;
+    }
     let have = |names: &[&'static str]| names.iter().copied().filter(|n| types.has_function(n)).collect();
     let (found, wanted): (Vec<_>, String) = match hook {
         Hook::Fexit(names) | Hook::Kprobe(names) | Hook::Kretprobe(names) => (have(names), names.join(" or ")),

@@ -15,6 +15,7 @@ mod load;
 mod memory;
 mod mount;
 mod open;
+mod reach;
 mod socket;
 mod tcp;
 mod tcp_load;
@@ -38,6 +39,7 @@ pub const VERBS: &[(&str, Verb)] = &[
     ("raced", open::raced),
     ("change", change::change),
     ("mount", mount::mount),
+    ("reach", reach::reach),
     ("endpoint", endpoint::endpoint),
     ("evade", evade::evade),
     ("deep", deep::deep),

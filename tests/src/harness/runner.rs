@@ -53,6 +53,7 @@ const KERNEL: &[&str] = &[
     "evade::",
     "change::",
     "mount::",
+    "reach::",
     "endpoint::",
     "deed::",
     "connect::",

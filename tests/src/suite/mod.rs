@@ -27,6 +27,7 @@ mod life;
 mod mount;
 mod open;
 mod path;
+mod reach;
 mod reload;
 mod replay;
 mod rules;
@@ -46,6 +47,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         evade::TESTS,
         change::TESTS,
         mount::TESTS,
+        reach::TESTS,
         endpoint::TESTS,
         deed::TESTS,
         connect::TESTS,
