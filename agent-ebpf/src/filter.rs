@@ -48,8 +48,12 @@ pub mod word {
     pub const LEAF_LENGTHS: usize = 6;
     /// First bytes of the leaf names, a bit each by their low six bits: the same for a name that begins otherwise.
     pub const LEAF_FIRSTS: usize = 7;
+    /// Sets that take only opens that can change the file: the others are over before any path is looked at.
+    pub const WRITES: usize = 8;
+    /// Sets with prefixes or suffixes: where none is left, the path is not walked.
+    pub const ENDS: usize = 9;
     /// Words in the entry.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 10;
 }
 
 /// Bits of [`word::HAS`].
@@ -78,6 +82,8 @@ pub const LEAF_NAME: usize = 64;
 pub const PREFIX_DATA: usize = 256;
 /// Data bytes of a suffix key: generation, the path's last bytes in reverse.
 pub const SUFFIX_DATA: usize = 33;
+/// Bits of the flags of open(2) that let a file be changed: `O_ACCMODE` but for reading alone, and `O_TRUNC`.
+pub const WRITE_FLAGS: u32 = 0o1003;
 /// Entries of each path and scope map.
 pub const ENTRIES: u32 = 8192;
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use haechi_ebpf::event::{EVENTS, Ring, by_id};
 use haechi_ebpf::program::{Hook, PLANS, PROGRAMS};
 use haechi_signatures::engine;
+use haechi_signatures::exceptions::Excuse;
 use haechi_signatures::flat::Host;
 use haechi_signatures::model::About;
 use haechi_signatures::sources::Sources;
@@ -137,8 +138,22 @@ fn signatures(page: &mut String) -> std::fmt::Result {
         writeln!(page, "\n## {}\n\n{}\n", about.name, about.title.trim())?;
         writeln!(page, "{}: {} {}\n", mitre.tactic, mitre.id, mitre.technique)?;
         writeln!(page, "{}\n\n**What to do.** {}", about.description.trim(), about.remedy.trim())?;
+        if !about.excuses.is_empty() {
+            writeln!(page, "\n**Left alone.**\n")?;
+        }
+        for excuse in &about.excuses {
+            writeln!(page, "- {}", excused(excuse))?;
+        }
     }
     Ok(())
+}
+
+/// An excuse in words.
+pub(crate) fn excused(excuse: &Excuse) -> String {
+    let parts = [("", &excuse.exes), ("what runs as or below ", &excuse.below), ("paths from ", &excuse.paths)];
+    let parts = parts.into_iter().filter(|(_, list)| !list.is_empty());
+    let words: Vec<_> = parts.map(|(what, list)| format!("{what}`{}`", list.join("` `"))).collect();
+    format!("{}: {}", words.join(", "), excuse.why.trim())
 }
 
 fn metrics(page: &mut String) -> std::fmt::Result {

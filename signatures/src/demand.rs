@@ -1,7 +1,7 @@
 //! What a rule, a sink or the command line needs to see. The agent turns demands into kernel filters and a hook plan:
 //! what nobody demands is neither attached nor sent.
 
-use haechi_ebpf::event::EventId;
+use haechi_ebpf::event::{EventId, security_file_open};
 
 /// Paths of interest: any one of them is enough. Empty: every path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +78,9 @@ pub struct Demand {
     pub comms: Choice<String>,
     /// Which cgroups, by v2 id.
     pub cgroups: Choice<u64>,
+    /// Only opens that can change the file; for `security_file_open`. Nearly all opens read, and these cost nothing then,
+    /// whatever paths are asked for.
+    pub writes: bool,
     /// Only where it does not make every system call of the machine slower; such events are had without it.
     pub if_cheap: bool,
 }
@@ -93,5 +96,11 @@ impl Demand {
     #[must_use]
     pub fn at(event: EventId, paths: Paths) -> Self {
         Self { event, paths, ..Self::default() }
+    }
+
+    /// All opens of these paths that can change the file.
+    #[must_use]
+    pub fn written(paths: Paths) -> Self {
+        Self { writes: true, ..Self::at(security_file_open::ID, paths) }
     }
 }

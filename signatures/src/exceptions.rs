@@ -1,4 +1,5 @@
-//! Exceptions: who may do what a rule looks for. Configuration, applied to what any rule found.
+//! Exceptions: who may do what a rule looks for. Some are part of a rule and say why, the others are configuration. Both
+//! are applied to what a rule found, and counted.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ pub struct Exception {
     pub exe: Option<String>,
     /// Path of the program of the parent process.
     pub parent: Option<String>,
+    /// Path of the program, of that of the parent, or of one further up.
+    pub below: Option<String>,
     /// Beginning of the path that the event is about.
     pub path: Option<String>,
     /// Real user.
@@ -37,13 +40,55 @@ impl Exception {
         ok(self.exe.as_ref(), |e| fits(e, event.exe()))
             && ok(self.uid.as_ref(), |u| *u == event.view.header_u32(haechi_ebpf::wire::at::UID))
             && ok(self.parent.as_ref(), |p| fits(p, parent_exe(event)))
+            && ok(self.below.as_ref(), |p| is_below(event, p))
             && ok(self.container.as_ref(), |c| {
                 event.container().is_some_and(|is| c == "*" || is.id.starts_with(c.trim_end_matches('*')))
             })
-            && ok(self.path.as_ref(), |p| {
-                path::of(event).is_some_and(|place| place.path.starts_with(p.trim_end_matches('*')))
-            })
+            && ok(self.path.as_ref(), |p| is_about(event, p))
     }
+}
+
+/// Who a rule leaves alone by itself. Of each list that is not empty one must hold; texts are as in [`Exception`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Excuse {
+    /// Paths of programs.
+    pub exes: Vec<String>,
+    /// Paths of programs, one of which does it or is further up.
+    pub below: Vec<String>,
+    /// Beginnings of the path that the event is about.
+    pub paths: Vec<String>,
+    /// Why it is none of the rule's business.
+    pub why: String,
+}
+
+impl Excuse {
+    /// Whether it holds for `event`.
+    #[must_use]
+    pub fn holds(&self, event: &Event<'_>) -> bool {
+        let ok = |list: &[String], test: &dyn Fn(&String) -> bool| list.is_empty() || list.iter().any(test);
+        ok(&self.exes, &|e| fits(e, event.exe()))
+            && ok(&self.below, &|p| is_below(event, p))
+            && ok(&self.paths, &|p| is_about(event, p))
+    }
+
+    /// Whether it can be meant: what sets nothing would silence the rule.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let lists = [&self.exes, &self.below, &self.paths];
+        !self.why.is_empty() && lists.iter().any(|l| !l.is_empty())
+    }
+}
+
+/// How far up a program is looked for.
+const DEPTH: usize = 16;
+
+fn is_below(event: &Event<'_>, pattern: &str) -> bool {
+    fits(pattern, event.exe()) || event.ancestors(DEPTH).any(|p| p.images.last().is_some_and(|i| fits(pattern, &i.exe)))
+}
+
+fn is_about(event: &Event<'_>, start: &str) -> bool {
+    path::of(event).is_some_and(|place| place.path.starts_with(start.trim_end_matches('*')))
 }
 
 fn parent_exe<'a>(event: &Event<'a>) -> &'a str {
@@ -99,6 +144,9 @@ mod tests {
             (r#"{"exe": "/usr/bin/*"}"#, true),
             (r#"{"exe": "/usr/bin/tar", "parent": "/opt/backup"}"#, true),
             (r#"{"exe": "/usr/bin/tar", "parent": "/bin/sh"}"#, false),
+            (r#"{"below": "/opt/*"}"#, true),
+            (r#"{"below": "/usr/bin/tar"}"#, true),
+            (r#"{"below": "/bin/x"}"#, false),
             (r#"{"path": "/etc/"}"#, true),
             (r#"{"path": "/var/"}"#, false),
             (r#"{"uid": 33}"#, true),
@@ -109,6 +157,16 @@ mod tests {
         ] {
             assert_eq!(parse(json).holds(&event), want, "{json}");
         }
+        let excuse = |json: &str| serde_json::from_str::<Excuse>(json).expect("an excuse");
+        for (json, want) in [
+            (r#"{"exes": ["/bin/x", "/usr/bin/tar"], "why": "w"}"#, true),
+            (r#"{"exes": ["/usr/bin/tar"], "below": ["/bin/x"], "why": "w"}"#, false),
+            (r#"{"below": ["/opt/backup"], "paths": ["/var/", "/etc/sh"], "why": "w"}"#, true),
+        ] {
+            assert_eq!(excuse(json).holds(&event), want, "{json}");
+            assert!(excuse(json).is_sound());
+        }
+        assert!(!excuse(r#"{"why": "w"}"#).is_sound() && !excuse(r#"{"paths": ["/"]}"#).is_sound());
         assert!(parse("{}").is_empty());
         let unknown = Event { process: None, image: None, ..event };
         assert!(!parse(r#"{"exe": "*"}"#).holds(&unknown), "an unknown program is no exception");

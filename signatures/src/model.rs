@@ -6,9 +6,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use haechi_ebpf::event::{EventDef, Field};
+use haechi_ebpf::event::{EventDef, Field, security_file_open};
+use haechi_ebpf::filter::WRITE_FLAGS;
 use haechi_ebpf::wire::{Text, View, at};
 use serde::{Deserialize, Serialize};
+
+use crate::exceptions::Excuse;
 
 /// A process for ever: its number in the host's numbering and when it started, in nanoseconds since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -169,6 +172,13 @@ impl<'a> Event<'a> {
         self.image.map_or("", |i| &i.exe)
     }
 
+    /// Whether it opens a file in a way that lets it be changed; an open whose flags are unknown may.
+    #[must_use]
+    pub fn can_write(&self) -> bool {
+        use security_file_open::{ID, field::flags};
+        self.view.event() == ID && self.number(flags).is_none_or(|f| f as u32 & WRITE_FLAGS != 0)
+    }
+
     /// The container it happened in.
     #[must_use]
     pub fn container(&self) -> Option<&'a Container> {
@@ -248,6 +258,8 @@ pub struct About {
     pub mitre: Mitre,
     /// Free tags.
     pub tags: Vec<String>,
+    /// Who it leaves alone by itself, and why.
+    pub excuses: Vec<Excuse>,
 }
 
 /// A process as a finding tells of it.

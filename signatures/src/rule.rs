@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::demand::Demand;
+use crate::exceptions::Excuse;
 use crate::model::{About, Event, Mitre, Severity};
 
 /// How far apart two events may be and still meet in the state of a rule. Detection can run in shards that keep such
@@ -118,6 +119,41 @@ pub struct AboutDef {
     pub mitre: (&'static str, &'static str, &'static str),
     /// See [`About`].
     pub tags: &'static [&'static str],
+    /// See [`About`].
+    pub excuses: &'static [ExcuseDef],
+}
+
+/// Who a rule leaves alone by itself, as a constant; see [`Excuse`].
+#[derive(Clone, Copy, Debug)]
+pub struct ExcuseDef {
+    /// See [`Excuse`].
+    pub exes: &'static [&'static str],
+    /// See [`Excuse`].
+    pub below: &'static [&'static str],
+    /// See [`Excuse`].
+    pub paths: &'static [&'static str],
+    /// See [`Excuse`].
+    pub why: &'static str,
+}
+
+impl ExcuseDef {
+    /// These programs.
+    #[must_use]
+    pub const fn of(exes: &'static [&'static str], why: &'static str) -> Self {
+        Self { exes, below: &[], paths: &[], why }
+    }
+
+    /// These programs and whatever runs below them.
+    #[must_use]
+    pub const fn below(below: &'static [&'static str], why: &'static str) -> Self {
+        Self { exes: &[], below, paths: &[], why }
+    }
+
+    fn excuse(&self) -> Excuse {
+        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        let Self { exes, below, paths, why } = *self;
+        Excuse { exes: own(exes), below: own(below), paths: own(paths), why: why.to_owned() }
+    }
 }
 
 impl AboutDef {
@@ -135,6 +171,7 @@ impl AboutDef {
             severity: self.severity,
             mitre: Mitre { tactic: tactic.to_owned(), id: id.to_owned(), technique: technique.to_owned() },
             tags: self.tags.iter().map(|t| (*t).to_owned()).collect(),
+            excuses: self.excuses.iter().map(ExcuseDef::excuse).collect(),
         })
     }
 }

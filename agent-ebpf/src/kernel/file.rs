@@ -99,12 +99,16 @@ struct Seen {
     flags: u32,
 }
 
-/// Reports `file` if its path is wanted.
+/// Reports `file` if its path is wanted. The cheap tests come first: the flags, the name, then the whole path.
 #[inline(always)]
 fn report<M: Mem>(gate: Gate, file: Ptr, seen: Seen) {
     let mut room = MaybeUninit::<[u64; FILE / 8]>::uninit();
     // SAFETY: there is room for it.
     let file: File<M> = unsafe { Piece::take(file, room.as_mut_ptr().cast()) };
+    let gate = gate.with_flags(file.field::<u32>(fact::FILE_FLAGS) | seen.flags);
+    if gate.sets == 0 {
+        return;
+    }
     let (dentry, mnt) = (file.pointer(fact::FILE_DENTRY), file.pointer(fact::FILE_MNT));
     if let Some((scratch, walked)) = gate::path::<M>(gate, &event::DEF, dentry, mnt) {
         send::<M>(scratch, walked, &file, seen);

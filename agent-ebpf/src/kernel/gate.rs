@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
     bpf_map_lookup_elem, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
 use haechi_ebpf::event::{EventDef, EventId, MAX_EVENTS};
-use haechi_ebpf::filter::{LEAF_KEY, LEAF_NAME, PREFIX_DATA, SUFFIX_DATA, has, live, word};
+use haechi_ebpf::filter::{LEAF_KEY, LEAF_NAME, PREFIX_DATA, SUFFIX_DATA, WRITE_FLAGS, has, live, word};
 
 use crate::maps::{self, CGROUPS, COMMS, LEAVES, PREFIXES, SUFFIXES, UIDS};
 use crate::mem::{Mem, Ptr, mask};
@@ -42,6 +42,19 @@ impl Gate {
     #[inline(always)]
     pub fn has(&self, bit: u64) -> bool {
         self.word(word::HAS) & bit != 0
+    }
+
+    /// What is left of it for a file that is opened with these flags.
+    #[inline(always)]
+    pub fn with_flags(self, flags: u32) -> Self {
+        let unmet = if flags & WRITE_FLAGS == 0 { self.word(word::WRITES) } else { 0 };
+        Self { sets: self.sets & !unmet, ..self }
+    }
+
+    /// Whether a set that is left asks for the beginning or the end of the path.
+    #[inline(always)]
+    pub fn asks_for_ends(&self) -> bool {
+        self.sets & self.word(word::ENDS) != 0
     }
 
     /// Sets that take any path.
@@ -90,7 +103,7 @@ pub fn path<M: Mem>(gate: Gate, def: &'static EventDef, dentry: Ptr, mnt: Ptr) -
             None => gate.sets,
         };
     }
-    if sets == 0 && !gate.has(has::PREFIX | has::SUFFIX) {
+    if sets == 0 && !gate.asks_for_ends() {
         return None;
     }
     let Some(scratch) = Scratch::take() else {

@@ -10,6 +10,7 @@ use haechi_signatures::model::About;
 use haechi_signatures::sources::{Bounds, Sources};
 
 use super::{Failure, OrFail, Settings, WRONG, print};
+use crate::docs;
 use crate::escape::Safe;
 use crate::suggest;
 
@@ -97,6 +98,10 @@ fn explain(about: &About, demands: &[Demand]) -> String {
         let _ = writeln!(out, "{:<13} {}", if i == 0 { "Watches" } else { "" }, watched(demand));
     }
     let _ = writeln!(out, "\nWhat it means\n{}", indented(&about.description));
+    let excuses: Vec<String> = about.excuses.iter().map(docs::excused).collect();
+    if !excuses.is_empty() {
+        let _ = writeln!(out, "\nWho is left alone\n{}", indented(&excuses.join("\n")));
+    }
     if !about.remedy.is_empty() {
         let _ = writeln!(out, "\nWhat to do\n{}", indented(&about.remedy));
     }
@@ -113,7 +118,8 @@ pub(crate) fn watched(demand: &Demand) -> String {
             .filter(|(_, list)| !list.is_empty())
             .map(|(what, list)| format!("{what} {}", list.join(" ")))
             .collect();
-    if parts.is_empty() { name.to_owned() } else { format!("{name}: {}", Safe(&parts.join(", "))) }
+    let name = if demand.writes { format!("{name} for writing") } else { name.to_owned() };
+    if parts.is_empty() { name } else { format!("{name}: {}", Safe(&parts.join(", "))) }
 }
 
 fn indented(text: &str) -> String {

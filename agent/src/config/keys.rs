@@ -88,8 +88,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "rules.exceptions",
-        doc: "Who may do what a rule looks for: `rule`, and any of `exe`, `parent`, `path`, `uid`, `container`, all of which\n\
-              must hold; a text may end in `*`.",
+        doc: "Who may do what a rule looks for: `rule`, and any of `exe`, `parent`, `below`, `path`, `uid`,\n\
+              `container`, all of which must hold; a text may end in `*`.",
         takes: "list of maps",
         set: exceptions,
         show: |c| {
@@ -313,11 +313,12 @@ fn sink(node: &Node) -> Result<Spec, Bad> {
 fn exceptions(config: &mut Config, node: &Node) -> Result<(), Bad> {
     for item in node.list()? {
         let (mut rule, mut exception) = (None, Exception::default());
-        for (key, value) in fields(item, &["rule", "exe", "parent", "path", "uid", "container"])? {
+        for (key, value) in fields(item, &["rule", "exe", "parent", "below", "path", "uid", "container"])? {
             match key {
                 "rule" => rule = Some(value.text()?),
                 "exe" => exception.exe = Some(value.text()?),
                 "parent" => exception.parent = Some(value.text()?),
+                "below" => exception.below = Some(value.text()?),
                 "path" => exception.path = Some(value.text()?),
                 "uid" => exception.uid = Some(value.number(0, u64::from(u32::MAX))? as u32),
                 _ => exception.container = Some(value.text()?),
@@ -358,9 +359,9 @@ fn show_sink(spec: &Spec) -> String {
 }
 
 fn show_exception(rule: &str, exception: &Exception) -> String {
-    let Exception { exe, parent, path, uid, container } = exception;
+    let Exception { exe, parent, below, path, uid, container } = exception;
     let mut out = format!("{{rule: {}", text(rule));
-    for (key, value) in [("exe", exe), ("parent", parent), ("path", path), ("container", container)] {
+    for (key, value) in [("exe", exe), ("parent", parent), ("below", below), ("path", path), ("container", container)] {
         if let Some(value) = value {
             out += &format!(", {key}: {}", text(value));
         }

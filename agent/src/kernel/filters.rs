@@ -9,7 +9,7 @@ use haechi_ebpf::event::{self, EventId, MAX_EVENTS, sched_process_exit, sched_pr
 use haechi_ebpf::filter::{Action, ENTRIES, LEAF_KEY, LEAF_NAME, PREFIX_DATA, SETS, SUFFIX_DATA, has, word};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::syscall::{Abi, REPORTED_AT_ENTER, SyscallDef, USES, by_name};
-use haechi_signatures::demand::{Demand, Paths};
+use haechi_signatures::demand::{Choice, Demand, Paths};
 
 /// Events that keep the agent's own knowledge true; wanted always.
 pub(super) const STATE: [EventId; 6] = [
@@ -99,8 +99,7 @@ fn grouped(demands: &[Demand]) -> BTreeMap<EventId, Vec<Demand>> {
     let mut out: BTreeMap<EventId, Vec<Demand>> = BTreeMap::new();
     for demand in demands.iter().filter(|d| !STATE.contains(&d.event) && (d.event as usize) < MAX_EVENTS) {
         let list = out.entry(demand.event).or_default();
-        let same =
-            list.iter_mut().find(|d| (&d.uids, &d.comms, &d.cgroups) == (&demand.uids, &demand.comms, &demand.cgroups));
+        let same = list.iter_mut().find(|d| scope(d) == scope(demand));
         match same {
             Some(same) if same.paths.is_any() || demand.paths.is_any() => same.paths = Paths::default(),
             Some(same) => {
@@ -112,6 +111,11 @@ fn grouped(demands: &[Demand]) -> BTreeMap<EventId, Vec<Demand>> {
         }
     }
     out
+}
+
+/// What tells two demands of an event apart besides their paths.
+fn scope(demand: &Demand) -> (&Choice<u32>, &Choice<String>, &Choice<u64>, bool) {
+    (&demand.uids, &demand.comms, &demand.cgroups, demand.writes)
 }
 
 fn any(words: &mut Words, set: u64) {
@@ -139,6 +143,12 @@ fn add(out: &mut Compiled, id: EventId, set: u64, demand: &Demand) {
     if demand.paths.is_any() {
         words[word::PATH_ANY] |= set;
     }
+    if !demand.paths.prefixes.is_empty() || !demand.paths.suffixes.is_empty() {
+        words[word::ENDS] |= set;
+    }
+    if demand.writes {
+        words[word::WRITES] |= set;
+    }
     words[word::UID_ANY] |= choice(&demand.uids, set, |v| *v, |_| true, &mut out.uids);
     words[word::COMM_ANY] |= choice(&demand.comms, set, |v| comm_key(v), |v| v.len() < 16, &mut out.comms);
     words[word::CGROUP_ANY] |= choice(&demand.cgroups, set, |v| *v, |_| true, &mut out.cgroups);
@@ -152,7 +162,7 @@ fn add(out: &mut Compiled, id: EventId, set: u64, demand: &Demand) {
 /// Enters the values of one dimension; returns the set if it takes any value that is not entered. A value that the key
 /// cannot hold whole (not `exact`) is not refused by its beginning.
 fn choice<T, K: Ord>(
-    choice: &haechi_signatures::demand::Choice<T>,
+    choice: &Choice<T>,
     set: u64,
     key: impl Fn(&T) -> K,
     exact: impl Fn(&T) -> bool,
@@ -264,7 +274,6 @@ mod superset;
 mod tests {
     use super::*;
     use haechi_ebpf::event::{ptrace, security_file_open as open};
-    use haechi_signatures::demand::Choice;
 
     fn paths(leaves: &[&str], prefixes: &[&str]) -> Paths {
         let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
@@ -291,6 +300,16 @@ mod tests {
         let any = compile(&[demands[0].clone(), Demand::of(open::ID)], |_| None);
         assert_eq!(any.events[&open::ID][word::PATH_ANY], any.events[&open::ID][word::WANTED]);
         assert!(any.leaves.is_empty());
+    }
+
+    #[test]
+    fn opens_for_writing_have_a_set_of_their_own() {
+        let etc = paths(&[], &["/etc/"]);
+        let demands =
+            [Demand::at(open::ID, paths(&["shadow"], &[])), Demand::written(etc.clone()), Demand::written(etc)];
+        let words = compile(&demands, |_| None).events[&open::ID];
+        assert_eq!((words[word::WANTED].count_ones(), words[word::WRITES].count_ones()), (2, 1));
+        assert_eq!(words[word::ENDS], words[word::WRITES], "a path is walked only for what can write");
     }
 
     #[test]

@@ -97,6 +97,7 @@ pub(crate) fn finding() -> Finding {
     };
     Finding {
         about: Arc::new(About {
+            excuses: Vec::new(),
             id: "TRC-105".into(),
             name: "some_rule".into(),
             version: "1".into(),

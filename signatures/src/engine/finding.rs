@@ -90,6 +90,7 @@ pub(super) mod tests {
             severity: Severity::Low,
             mitre: Mitre::default(),
             tags: Vec::new(),
+            excuses: Vec::new(),
         })
     }
 

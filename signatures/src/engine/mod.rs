@@ -188,7 +188,8 @@ impl Engine {
 /// Tells what a rule found, unless an exception or a repeat forbids it.
 fn tell(slot: &mut Slot, moment: &Moment<'_, '_>, emit: &mut Emit, dedup: &mut Dedup, out: &mut Vec<Finding>) {
     slot.counters.dropped += std::mem::take(&mut emit.dropped);
-    if slot.exceptions.iter().any(|e| e.holds(moment.event)) {
+    let excused = || slot.about.excuses.iter().any(|e| e.holds(moment.event));
+    if excused() || slot.exceptions.iter().any(|e| e.holds(moment.event)) {
         slot.counters.excepted += emit.hits.len() as u64;
         emit.hits.clear();
         return;

@@ -41,8 +41,9 @@ impl<'e, 'a> Moment<'e, 'a> {
     /// Whether the event, whose kind is the right one, is what `demand` asks for.
     pub(super) fn meets(&self, demand: &Demand) -> bool {
         let view = &self.event.view;
-        let Demand { event: _, syscall, paths, uids, comms, cgroups, if_cheap: _ } = demand;
+        let Demand { event: _, syscall, paths, uids, comms, cgroups, writes, if_cheap: _ } = demand;
         (uids.is_any() || uids.matches(&view.header_u32(at::UID)))
+            && (!writes || self.event.can_write())
             && (cgroups.is_any() || cgroups.matches(&view.header_u64(at::CGROUP)))
             && (paths.is_any() || self.place().is_some_and(|p| p.truncated || paths.matches(&p.path)))
             && (comms.is_any() || comms.matches(String::from_utf8_lossy(view.comm()).as_ref()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::demand::Paths;
+use crate::exceptions::Excuse;
 use crate::model::{About, Mitre, Severity};
 
 /// What was read.
@@ -38,6 +39,7 @@ pub(super) fn read(doc: &Value) -> Result<Meta, String> {
         remedy: string(&properties, "Remedy").unwrap_or_default(),
         severity: severity(&properties)?,
         mitre: mitre(&properties),
+        excuses: excuses(&properties)?,
         tags: tags.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
     };
     Ok(Meta { about: Arc::new(about), paths: paths(&properties)? })
@@ -97,6 +99,15 @@ fn paths(properties: &Value) -> Result<Paths, String> {
     }
 }
 
+fn excuses(properties: &Value) -> Result<Vec<Excuse>, String> {
+    let Some(list) = member(properties, "haechi_excuses") else { return Ok(Vec::new()) };
+    let excuses: Vec<Excuse> = serde_json::from_value(list.clone()).map_err(|e| format!("haechi_excuses: {e}"))?;
+    match excuses.iter().find(|e| !e.is_sound()) {
+        Some(unsound) => Err(format!("haechi_excuses: {unsound:?} says not whom, or not why")),
+        None => Ok(excuses),
+    }
+}
+
 /// A title as a name.
 fn slug(title: &str) -> String {
     let words = title.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
@@ -149,6 +160,17 @@ mod tests {
         assert_eq!(name(json!({"id": "TRC-9"})), Ok("trc_9".into()));
         assert_eq!(name(json!({})), Err("it has no eventName, name or id".into()));
         assert_eq!(name(json!([])), Err("it is not an object".into()));
+    }
+
+    #[test]
+    fn an_excuse_says_whom_and_why() {
+        let list = |l| excuses(&json!({"haechi_excuses": l})).map(|l| l.len());
+        assert_eq!(list(json!([{"exes": ["/x"], "why": "it is ours"}])), Ok(1));
+        assert_eq!(excuses(&json!({})), Ok(Vec::new()));
+        for wrong in [json!([{"why": "all"}]), json!([{"exes": ["/x"]}]), json!([{"exe": "/x", "why": "w"}]), json!(1)]
+        {
+            assert!(list(wrong.clone()).is_err_and(|e| e.starts_with("haechi_excuses: ")), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Signatures in Rego, by the contract that Tracee's had: a file says what it is (`__rego_metadoc__`), which events it
 //! wants (`tracee_selected_events`), and whether one is what it looks for (`tracee_match`).
 //!
-//! One thing is ours: `"haechi_paths": {"leaves": [..], "prefixes": [..], "suffixes": [..]}` among the properties names the
-//! only paths the signature looks at. What is elsewhere never leaves the kernel for its sake.
+//! Two things are ours, among the properties. `"haechi_paths": {"leaves": [..], "prefixes": [..], "suffixes": [..]}` names
+//! the only paths the signature looks at: what is elsewhere never leaves the kernel for its sake. `"haechi_excuses":
+//! [{"exes": [..], "below": [..], "paths": [..], "why": ".."}]` says who is left alone.
 //!
 //! They run in the Rego machine with a limit of instructions and of what a value may become, and with no clock, network or chance.
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use haechi_ebpf::event::sched_process_exec as exec;
-use haechi_ebpf::wire::at;
 use serde_json::json;
 
+use super::known::program_before;
 use crate::demand::Demand;
 use crate::model::{About, Event, Severity};
 use crate::path::{leaf, normal};
@@ -25,6 +25,7 @@ const ABOUT: AboutDef = AboutDef {
     severity: Severity::High,
     mitre: ("Defense Evasion", "T1620", "Reflective Code Loading"),
     tags: &["linux", "container"],
+    excuses: &[],
 };
 
 /// Where shared memory is mounted.
@@ -109,14 +110,6 @@ fn runtime_copy(event: &Event<'_>, name: &str) -> bool {
     let before = program_before(event);
     let dir = RUNTIME_DIRS.iter().find_map(|d| before.strip_prefix(d));
     RUNTIME_MEMFDS.contains(&name) && dir.is_some_and(|l| RUNTIMES.contains(&l)) && event.container().is_none()
-}
-
-/// The program that this process ran before the exec, else that of its parent.
-fn program_before<'a>(event: &Event<'a>) -> &'a str {
-    let exec_id = event.view.header_u32(at::EXEC_ID);
-    let own = event.process.and_then(|p| p.images.iter().rev().find(|i| i.exec_id < exec_id));
-    let parent = || event.ancestors(1).next().and_then(|p| p.images.last());
-    own.or_else(parent).map_or("", |i| &i.exe)
 }
 
 fn argv0(event: &Event<'_>) -> serde_json::Value {

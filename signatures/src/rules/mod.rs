@@ -1,8 +1,28 @@
 //! The rules that come with Haechi: one file each, and one line here.
 
+mod agent_tampering;
+mod aslr_inspection;
+mod authorized_keys_modification;
+mod bpf_program_load;
+mod core_pattern_modification;
+mod default_loader_mod;
+mod docker_abuse;
 mod fileless_execution;
+mod illegitimate_shell;
+mod kernel_module_loading;
+mod known;
+mod ld_preload;
+mod log_wiping;
+mod proc_mem_access;
+mod proc_mem_code_injection;
+mod process_vm_write_inject;
+mod rcd_modification;
+mod reverse_shell;
+mod scheduled_task_mod;
 mod sensitive_credential_read;
 mod stdio_over_socket;
+mod sudoers_modification;
+mod written;
 
 use crate::rule::Signature;
 
@@ -11,6 +31,24 @@ pub const RUST: &[fn() -> Box<dyn Signature>] = &[
     || Box::new(fileless_execution::Rule::new()),
     || Box::new(stdio_over_socket::Rule::new()),
     || Box::new(sensitive_credential_read::Rule::new()),
+    || Box::new(aslr_inspection::Rule::new()),
+    || Box::new(bpf_program_load::Rule::new()),
+    || Box::new(docker_abuse::Rule::new()),
+    || Box::new(illegitimate_shell::Rule::new()),
+    || Box::new(kernel_module_loading::Rule::new()),
+    || Box::new(ld_preload::Rule::new()),
+    || Box::new(proc_mem_access::Rule::new()),
+    || Box::new(proc_mem_code_injection::Rule::new()),
+    || Box::new(process_vm_write_inject::Rule::new()),
+    || Box::new(reverse_shell::Rule::new()),
+    || Box::new(agent_tampering::new()),
+    || Box::new(authorized_keys_modification::new()),
+    || Box::new(core_pattern_modification::new()),
+    || Box::new(default_loader_mod::new()),
+    || Box::new(log_wiping::new()),
+    || Box::new(rcd_modification::new()),
+    || Box::new(scheduled_task_mod::new()),
+    || Box::new(sudoers_modification::new()),
 ];
 
 /// Rules written in Rego: file name and text.

@@ -25,6 +25,7 @@ const ABOUT: AboutDef = AboutDef {
     severity: Severity::High,
     mitre: PASSWORDS,
     tags: &["linux", "container", "T1552.004"],
+    excuses: &[],
 };
 
 /// Tactic, id and name of the techniques.

@@ -23,6 +23,7 @@ const ABOUT: AboutDef = AboutDef {
     severity: Severity::High,
     mitre: ("Execution", "T1059.004", "Command and Scripting Interpreter: Unix Shell"),
     tags: &["linux", "container", "network"],
+    excuses: &[],
 };
 
 const STDIO: [&str; 3] = ["standard input", "standard output", "standard error"];

@@ -34,6 +34,9 @@ struct Case {
     /// Fields of which only this much is there.
     #[serde(default)]
     cut: BTreeMap<String, String>,
+    /// What the same process did before.
+    #[serde(default)]
+    before: Vec<Deed>,
     /// Programs that the process has run, the last one now.
     #[serde(default)]
     exes: Vec<String>,
@@ -50,6 +53,14 @@ struct Case {
     mitre: Option<String>,
 }
 
+/// An event that only prepares.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deed {
+    event: String,
+    fields: BTreeMap<String, Value>,
+}
+
 const PID: u32 = 100;
 const PARENT: u32 = 50;
 
@@ -61,6 +72,13 @@ impl Case {
             None => World::default(),
         };
         if exes.is_empty() { world } else { world.process(PID, PARENT, &exes, self.container.as_deref()) }
+    }
+
+    fn earlier(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.before.iter().map(|deed| {
+            let set = |record: Builder, (name, value): (&String, &Value)| record.named(name, value).expect("a field");
+            deed.fields.iter().fold(record(&deed.event, PID), set).finish()
+        })
     }
 
     fn record(&self) -> Vec<u8> {
@@ -105,6 +123,9 @@ fn rules_fire_on_what_they_must_and_on_nothing_else() {
         for case in cases {
             let (mut engine, report) = engine(&Config::default(), &[]);
             assert!(report.errors.is_empty() && report.warnings.is_empty(), "{report:?}");
+            for earlier in case.earlier() {
+                judge(&mut engine, &case.world(), &earlier);
+            }
             let found = judge(&mut engine, &case.world(), &case.record());
             let ours: Vec<_> = found.iter().filter(|f| f.about.name == rule).collect();
             let targets: Vec<_> = ours.iter().map(|f| f.target.as_str()).collect();

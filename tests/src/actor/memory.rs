@@ -74,3 +74,11 @@ fn from_memfd(own: &[u8]) -> Result<Value> {
     ensure!(status == 0, "the program in memory failed: status {status:#x}");
     Ok(json!({ "path": "memfd:haechi-e2e", "child": pid, "file": facts }))
 }
+
+/// `[own=1]`: calls process_vm_writev at the parent, or at itself, with nothing to write.
+pub(super) fn vm_write(args: &Args) -> Result<Value> {
+    let target = if args.flag("own") { std::process::id() } else { std::os::unix::process::parent_id() };
+    let none = || 0.into();
+    call(libc::SYS_process_vm_writev, [i64::from(target).into(), none(), none(), none(), none(), none()])?;
+    Ok(json!({ "target": target }))
+}

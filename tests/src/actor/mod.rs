@@ -20,6 +20,7 @@ mod socket;
 mod tcp;
 mod tcp_load;
 mod trace;
+mod written;
 
 pub use args::Args;
 pub use elf32::program as elf32_program;
@@ -43,10 +44,12 @@ pub const VERBS: &[(&str, Verb)] = &[
     ("endpoint", endpoint::endpoint),
     ("evade", evade::evade),
     ("deep", deep::deep),
+    ("written", written::written),
     ("connect", connect::connect),
     ("ptrace", trace::ptrace),
     ("memfd", memory::memfd),
     ("fileless", memory::fileless),
+    ("vmwrite", memory::vm_write),
     ("exec", exec::exec),
     ("report", exec::report),
     ("fork", life::fork),

@@ -14,12 +14,12 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// A container id of this run's own.
-fn id(number: u32) -> String {
+pub(super) fn id(number: u32) -> String {
     format!("{:0>8x}{number:0>56x}", std::process::id())
 }
 
 /// Joins the cgroup, then acts.
-fn inside(context: &Context, cgroup: &Cgroup, deed: &str) -> Result<Did> {
+pub(super) fn inside(context: &Context, cgroup: &Cgroup, deed: &str) -> Result<Did> {
     let script = format!("echo $$ > \"$0/cgroup.procs\" && exec \"$1\" {deed}");
     let path = cgroup.path().display().to_string();
     context.actor_behind("/bin/sh", &["-c", &script, &path])

@@ -27,11 +27,13 @@ mod life;
 mod mount;
 mod open;
 mod path;
+mod persist;
 mod reach;
 mod reload;
 mod replay;
 mod rules;
 mod scope;
+mod shells;
 mod syscall;
 mod trace;
 
@@ -58,6 +60,8 @@ pub fn all() -> impl Iterator<Item = Test> {
         syscall::TESTS,
         scope::TESTS,
         rules::TESTS,
+        persist::TESTS,
+        shells::TESTS,
         account::TESTS,
         flow::TESTS,
         flow_end::TESTS,

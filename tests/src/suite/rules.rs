@@ -33,10 +33,26 @@ const ABOUT: &[(&str, &str, u64)] = &[
     ("ptrace_code_injection", "T1055.008", 3),
     ("stdio_over_socket", "T1059.004", 3),
     ("sensitive_credential_read", "T1003.008 T1552.004", 3),
+    ("sudoers_modification", "T1548.003", 2),
+    ("scheduled_task_mod", "T1053.003", 2),
+    ("rcd_modification", "T1037.004", 2),
+    ("default_loader_mod", "T1574", 3),
+    ("authorized_keys_modification", "T1098.004", 2),
+    ("core_pattern_modification", "T1611", 3),
+    ("log_wiping", "T1070.002", 2),
+    ("agent_tampering", "T1562.001", 3),
+    ("ld_preload", "T1574", 2),
+    ("illegitimate_shell", "T1190", 2),
+    ("reverse_shell", "T1059.004", 3),
+    ("proc_mem_access", "T1003.007", 3),
+    ("proc_mem_code_injection", "T1055.009", 3),
+    ("aslr_inspection", "T1068", 0),
+    ("docker_abuse", "T1068", 2),
+    ("process_vm_write_inject", "T1055", 3),
 ];
 
 /// Checks that the rule fired once for this process, or not at all.
-fn fired<'a>(stopped: &'a Stopped, rule: &str, pid: u32, wanted: bool) -> Result<Option<&'a Line>> {
+pub(super) fn fired<'a>(stopped: &'a Stopped, rule: &str, pid: u32, wanted: bool) -> Result<Option<&'a Line>> {
     if !wanted {
         let found = stopped.by(rule, pid);
         ensure!(found.is_empty(), "it fired for an honest deed: {}", found[0].0);

@@ -2,7 +2,7 @@
 //! against the exact tests of userspace. Names and paths are as long as the keys can hold, and one more.
 
 use haechi_ebpf::event::{ptrace, security_file_open as open};
-use haechi_signatures::demand::Choice;
+use haechi_ebpf::filter::WRITE_FLAGS;
 
 use super::*;
 
@@ -13,6 +13,7 @@ struct Seen {
     comm: String,
     cgroup: u64,
     path: String,
+    flags: u32,
 }
 
 /// What `agent-ebpf/src/kernel/gate.rs` does, over what the maps would hold.
@@ -33,6 +34,9 @@ fn passes(filters: &Compiled, id: EventId, seen: &Seen) -> bool {
     if id != open::ID {
         return sets != 0;
     }
+    if seen.flags & WRITE_FLAGS == 0 {
+        sets &= !words[word::WRITES];
+    }
     let path = seen.path.as_bytes();
     let mut by_path = words[word::PATH_ANY];
     let leaf = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
@@ -42,17 +46,24 @@ fn passes(filters: &Compiled, id: EventId, seen: &Seen) -> bool {
     if has(has::LEAF) && alike {
         by_path |= filters.leaves.get(leaf).copied().unwrap_or(0);
     }
+    by_path |= if sets & by_path != 0 || sets & words[word::ENDS] == 0 { 0 } else { ends(filters, words, path) };
+    sets & by_path != 0
+}
+
+/// Sets that take the beginning or the end of a path.
+fn ends(filters: &Compiled, words: &Words, path: &[u8]) -> u64 {
     let longest = |map: &BTreeMap<Vec<u8>, u64>, text: &[u8]| {
         (0..=text.len()).rev().find_map(|n| map.get(&text[..n])).copied().unwrap_or(0)
     };
-    if has(has::PREFIX) {
-        by_path |= longest(&filters.prefixes, &path[..path.len().min(PREFIX_DATA - 1)]);
+    let mut sets = 0;
+    if words[word::HAS] & has::PREFIX != 0 {
+        sets |= longest(&filters.prefixes, &path[..path.len().min(PREFIX_DATA - 1)]);
     }
-    if has(has::SUFFIX) {
+    if words[word::HAS] & has::SUFFIX != 0 {
         let end: Vec<u8> = path.iter().rev().take(SUFFIX_DATA - 1).copied().collect();
-        by_path |= longest(&filters.suffixes, &end);
+        sets |= longest(&filters.suffixes, &end);
     }
-    sets & by_path != 0
+    sets
 }
 
 /// Whether somebody asked for it, exactly.
@@ -63,6 +74,7 @@ fn asked(demands: &[Demand], id: EventId, seen: &Seen) -> bool {
             && d.comms.matches(seen.comm.as_str())
             && d.cgroups.matches(&seen.cgroup)
             && (id != open::ID || d.paths.matches(&seen.path))
+            && (id != open::ID || !d.writes || seen.flags & WRITE_FLAGS != 0)
     })
 }
 
@@ -130,6 +142,7 @@ impl Chance {
             uids: self.choice(|c| c.below(3) as u32),
             comms: self.choice(Self::comm),
             cgroups: self.choice(|c| c.below(3) as u64),
+            writes: self.below(2) == 0,
             if_cheap: false,
         }
     }
@@ -149,7 +162,13 @@ impl Chance {
         }
         let mut comm = self.comm();
         comm.truncate(15);
-        Seen { uid: self.below(3) as u32, comm, cgroup: self.below(3) as u64, path }
+        Seen {
+            uid: self.below(3) as u32,
+            comm,
+            cgroup: self.below(3) as u64,
+            path,
+            flags: self.of(&[0, 1, 2, 0o1000, 0o2000]),
+        }
     }
 }
 
@@ -187,7 +206,7 @@ fn of_path(paths: Paths) -> Compiled {
 }
 
 fn opens(filters: &Compiled, path: &str) -> bool {
-    passes(filters, open::ID, &Seen { uid: 0, comm: "x".into(), cgroup: 1, path: path.into() })
+    passes(filters, open::ID, &Seen { uid: 0, comm: "x".into(), cgroup: 1, path: path.into(), flags: 0 })
 }
 
 #[test]
@@ -224,7 +243,9 @@ fn the_last_set_takes_whatever_has_no_set_of_its_own() {
     for (count, overflows) in [(SETS - 3, false), (SETS - 2, false), (SETS - 1, true), (SETS, true)] {
         let demands: Vec<Demand> = (0..count as u32).map(of).collect();
         let filters = compile(&demands, |_| None);
-        let by = |uid| passes(&filters, ptrace::ID, &Seen { uid, comm: "x".into(), cgroup: 1, path: String::new() });
+        let by = |uid| {
+            passes(&filters, ptrace::ID, &Seen { uid, comm: "x".into(), cgroup: 1, path: String::new(), flags: 0 })
+        };
         assert!((0..count as u32).all(by), "{count}");
         assert_eq!(by(count as u32 + 1), overflows, "{count}");
     }
