@@ -118,6 +118,13 @@ pub const METRICS: &[Metric] = &[
         samples: |s| rules(s, |c| c.seen),
     },
     Metric {
+        name: "haechi_rule_prefiltered_total",
+        kind: "counter",
+        help: "Of these, turned away by what the rule declares and by what its text needs, before it was asked.",
+        labels: &["rule"],
+        samples: |s| rules(s, |c| c.prefiltered),
+    },
+    Metric {
         name: "haechi_rule_evaluations_total",
         kind: "counter",
         help: "Events that a rule was asked about.",

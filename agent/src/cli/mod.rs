@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod cost;
 mod docs;
 mod events;
 mod flows;

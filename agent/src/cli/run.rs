@@ -55,11 +55,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Runs the agent to its end and says what was seen and lost.
 pub(super) fn start(config: &Config, run: &Run) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(FAILED)?;
-    let summary = runtime.block_on(pipeline::run(config, run)).map_err(|error| failure(&error))?;
+    let summary = watch(config, run)?;
     // Standard error may be gone; the totals are then nobody's.
     let _ = io::stderr().write_all(totals(&summary).as_bytes());
     Ok(())
+}
+
+/// Runs the agent to its end.
+pub(super) fn watch(config: &Config, run: &Run) -> Result<Summary, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(FAILED)?;
+    runtime.block_on(pipeline::run(config, run)).map_err(|error| failure(&error))
 }
 
 fn failure(error: &Error) -> Failure {

@@ -1,6 +1,7 @@
 //! `haechi signatures`.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use haechi_ebpf::event::by_id;
 use haechi_signatures::demand::Demand;
@@ -9,7 +10,7 @@ use haechi_signatures::flat::Host;
 use haechi_signatures::model::About;
 use haechi_signatures::sources::{Bounds, Sources};
 
-use super::{Failure, OrFail, Settings, WRONG, print};
+use super::{Failure, OrFail, Settings, WRONG, cost, print, run};
 use crate::docs;
 use crate::escape::Safe;
 use crate::suggest;
@@ -35,9 +36,18 @@ enum Action {
         /// Its name or id.
         name: String,
     },
+    /// Watch this host for a while, and say what each rule cost.
+    Cost {
+        /// How long, as 10s or 5m.
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = run::duration)]
+        duration: Duration,
+    },
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(Action::Cost { duration }) = &args.action {
+        return cost::cost(&args.settings, *duration, args.json);
+    }
     let config = args.settings.load()?;
     let (sources, unread) = Sources::read(&config.rules.dirs, Bounds::default());
     let (engine, report) = config.options().rules.build(Host::default(), &sources).or_fail(WRONG)?;

@@ -8,6 +8,7 @@ use regorus::rvm::{Program, RegoVM};
 
 use super::bounds;
 use super::error::{LoadError, Problem};
+use super::necessary::Necessary;
 use super::select::SELECTED;
 use super::{MATCH, METADOC};
 use crate::sources::Source;
@@ -23,6 +24,7 @@ const FORBIDDEN: &[&str] =
 pub(super) struct Compiled {
     pub(super) metadoc: Value,
     pub(super) selected: Value,
+    pub(super) necessary: Necessary,
     /// Together they are `tracee_match`: one, or one for each of its definitions.
     pub(super) matchers: Vec<Arc<Program>>,
 }
@@ -45,6 +47,9 @@ pub(super) fn compile(source: &Source, helpers: &[&Source], instructions: usize)
             return Err(fail(None, Problem::Missing(rule)));
         }
     }
+    // Helpers of the user's could give the names that are looked for another meaning.
+    let module = engine.get_modules().last().filter(|_| helpers.is_empty());
+    let necessary = module.map(|m| Necessary::of(m)).unwrap_or_default();
     let path = |rule: &str| format!("{package}.{rule}");
     let policy = engine.compile_with_entrypoint(&path(MATCH).into()).map_err(|e| LoadError::syntax(file, &e))?;
     let program = |rule: &str| {
@@ -63,7 +68,12 @@ pub(super) fn compile(source: &Source, helpers: &[&Source], instructions: usize)
         let value = value.and_then(|v| if v == Value::Undefined { Err("it is undefined".to_owned()) } else { Ok(v) });
         value.map_err(|why| fail(line_of(text, rule), Problem::Value { rule, why }))
     };
-    Ok(Compiled { metadoc: fact(METADOC)?, selected: fact(SELECTED)?, matchers: split(&program(MATCH)?, &path(MATCH)) })
+    Ok(Compiled {
+        metadoc: fact(METADOC)?,
+        selected: fact(SELECTED)?,
+        necessary,
+        matchers: split(&program(MATCH)?, &path(MATCH)),
+    })
 }
 
 /// A machine with a program in it.

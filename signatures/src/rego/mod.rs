@@ -13,6 +13,7 @@ mod compile;
 mod error;
 mod input;
 mod meta;
+mod necessary;
 mod needs;
 mod select;
 mod tokens;
@@ -41,6 +42,7 @@ pub(crate) struct Rule {
     about: Arc<About>,
     demands: Vec<Demand>,
     selectors: Vec<select::Selector>,
+    necessary: necessary::Necessary,
     reads: needs::Reads,
     machines: Vec<RegoVM>,
     unknown: Vec<String>,
@@ -69,8 +71,9 @@ impl Rule {
         let reads = helpers.iter().map(|h| needs::Reads::of(&h.text));
         Ok(Self {
             about: meta.about,
-            demands: select::demands(&selectors, &meta.paths),
+            demands: select::demands(&selectors, &meta.paths, &compiled.necessary),
             selectors,
+            necessary: compiled.necessary,
             reads: reads.fold(needs::Reads::of(&source.text), needs::Reads::and),
             machines: compiled.matchers.iter().map(|p| compile::machine(p, instructions)).collect(),
             unknown,
@@ -95,9 +98,9 @@ impl Rule {
         self.reads.need(def)
     }
 
-    /// Whether it wants `event`, whose kind is the right one: origins decide.
+    /// Whether it wants `event`, whose kind is the right one: origins decide, and what its text needs.
     pub(crate) fn wants(&self, event: &Event<'_>) -> bool {
-        self.selectors.iter().any(|s| s.wants(event))
+        self.selectors.iter().any(|s| s.wants(event)) && self.necessary.holds(event)
     }
 
     /// Instructions that it may take for one event.

@@ -5,6 +5,7 @@ use haechi_ebpf::event::{self, EVENTS, EventId, Ring};
 use haechi_ebpf::syscall;
 use serde_json::Value;
 
+use super::necessary::Necessary;
 use crate::demand::{Demand, Paths};
 use crate::model::Event;
 
@@ -84,16 +85,17 @@ pub(super) fn read(set: &Value) -> Result<(Vec<Selector>, Vec<String>), String> 
     Ok((selectors, unknown))
 }
 
-/// The same as demands; `paths` hold for events that are about a path.
-pub(super) fn demands(selectors: &[Selector], paths: &Paths) -> Vec<Demand> {
+/// The same as demands. For events that are about a path, `paths` say which; where they do not, what the text needs does.
+pub(super) fn demands(selectors: &[Selector], paths: &Paths, necessary: &Necessary) -> Vec<Demand> {
     let mut demands: Vec<Demand> = Vec::new();
     for Selector { event, syscall, .. } in selectors {
-        let fields = event::by_id(*event).map_or(&[][..], |d| d.fields);
-        let paths = match fields.iter().any(|f| f.ty == event::FieldType::Path) {
-            true => paths.clone(),
-            false => Paths::default(),
+        let demand = match event::by_id(*event) {
+            Some(def) if def.fields.iter().any(|f| f.ty == event::FieldType::Path) => {
+                let paths = if paths.is_any() { necessary.paths(def) } else { paths.clone() };
+                Demand { writes: necessary.writes(def), ..Demand::at(*event, paths) }
+            }
+            _ => Demand { syscall: *syscall, ..Demand::of(*event) },
         };
-        let demand = Demand { syscall: *syscall, ..Demand::at(*event, paths) };
         if !demands.contains(&demand) {
             demands.push(demand);
         }
@@ -164,6 +166,6 @@ mod tests {
         let set = json!([{"name": "kill"}, {"name": "kill", "origin": "host"}, {"name": "security_file_open"}]);
         let (selectors, _) = read(&set).expect("a set");
         let kill = Demand { syscall: Some("kill"), ..Demand::of(event::syscall::ID) };
-        assert_eq!(demands(&selectors, &paths), [kill, Demand::at(open::ID, paths.clone())]);
+        assert_eq!(demands(&selectors, &paths, &Necessary::default()), [kill, Demand::at(open::ID, paths.clone())]);
     }
 }

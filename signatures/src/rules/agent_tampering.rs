@@ -22,8 +22,17 @@ const ABOUT: AboutDef = AboutDef {
 
 /// Which files.
 const FILES: Files = Files {
-    paths: &["/etc/haechi/", "/usr/bin/haechi", "/usr/sbin/haechi", "/usr/local/bin/haechi", "/usr/local/sbin/haechi"],
-    ends: &["/haechi.service"],
+    paths: &[
+        "/etc/haechi/",
+        "/usr/bin/haechi",
+        "/usr/sbin/haechi",
+        "/usr/local/bin/haechi",
+        "/usr/local/sbin/haechi",
+        "/etc/systemd/system/haechi.service",
+        "/etc/systemd/system/haechi.service.d/",
+        "/usr/lib/systemd/system/haechi.service",
+        "/lib/systemd/system/haechi.service",
+    ],
     ..Files::NONE
 };
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use haechi_ebpf::event::security_file_open as open;
 use serde_json::json;
 
+use super::known::PACKAGERS;
 use crate::demand::{Demand, Paths};
 use crate::model::{About, Event, Severity};
 use crate::path::{self, leaf};
-use crate::rule::{AboutDef, Emit, Signature};
+use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
 
 const ABOUT: AboutDef = AboutDef {
     id: "HCH-001",
@@ -25,7 +26,12 @@ const ABOUT: AboutDef = AboutDef {
     severity: Severity::High,
     mitre: PASSWORDS,
     tags: &["linux", "container", "T1552.004"],
-    excuses: &[],
+    excuses: &[ExcuseDef {
+        exes: &[],
+        below: PACKAGERS,
+        paths: &["/etc/shadow", "/etc/gshadow", "/etc/passwd-", "/var/backups/"],
+        why: "scripts of packages make and look up accounts; in Perl, looking up a user reads the hashes too",
+    }],
 };
 
 /// Tactic, id and name of the techniques.

@@ -15,6 +15,7 @@ pub(super) const TESTS: &[Test] = &[
     ("check::foretells_without_each_step", without_each_step),
     ("check::foretells_without_each_capability", without_each_capability),
     ("check::says_what_is_missing", missing),
+    ("check::default_rules_leave_all_calls_alone", cheap),
 ];
 
 /// What it says of an event.
@@ -60,6 +61,20 @@ fn steps(context: &Context) -> Result<()> {
     ensure!(wrong.is_empty(), "{}\n  all: {choices:?}", wrong.join("\n  "));
     for refused in choices.iter().flat_map(|c| &c.refused) {
         ensure!(!refused.reason.is_empty() && !refused.remedy.is_empty(), "{}: no reason or remedy", refused.step);
+    }
+    Ok(())
+}
+
+/// Where a better way is there, nothing that the rules ask for by default makes every system call slower.
+fn cheap(context: &Context) -> Result<()> {
+    if context.machine.step("security_file_open") == Some("raw-syscall") {
+        return Err(Skip::because("there is no better way here"));
+    }
+    let choices = choices(context, &[], "", &[])?;
+    ensure!(choices.len() > 4, "{choices:?}");
+    for choice in &choices {
+        let dear = choice.programs.iter().any(|p| p == "sys_enter" || p == "sys_exit");
+        ensure!(!dear, "{} attaches to every call: {choice:?}", choice.event);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub(super) const TESTS: &[Test] = &[
     ("cli::version", version),
     ("cli::events_are_those_of_the_table", events),
     ("cli::signatures", signatures),
+    ("cli::signatures_cost", signatures_cost),
     ("cli::defaults_are_a_valid_configuration", defaults),
     ("cli::unknown_key_names_file_and_line", unknown_key),
     ("cli::unknown_event_suggests", unknown_event),
@@ -57,6 +58,23 @@ fn signatures(context: &Context) -> Result<()> {
     }
     let out = haechi(context, &["signatures", "show", "fileless_executoin"])?;
     ensure!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("fileless_execution"), "{out:?}");
+    Ok(())
+}
+
+/// Every rule is in it, and one that saw something has been timed.
+fn signatures_cost(context: &Context) -> Result<()> {
+    let busy = context.busy_actor(&["opens", "path=/etc/shadow", "every=500"])?;
+    let text = good(context, &["signatures", "--json", "cost", "--duration", "1s"])?;
+    busy.stop()?;
+    let rules: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    ensure!(rules.len() >= 23, "{text}");
+    let of = |rule: &str, counter: &str| {
+        let found = rules.iter().find(|r| r["rule"] == rule);
+        found.and_then(|r| r["counters"][counter].as_u64()).unwrap_or_default()
+    };
+    let rule = "sensitive_credential_read";
+    ensure!(of(rule, "evaluated") > 0 && of(rule, "ns") > 0, "{text}");
+    ensure!(of(rule, "seen") >= of(rule, "evaluated") + of(rule, "prefiltered"), "{text}");
     Ok(())
 }
 
