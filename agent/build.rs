@@ -1,6 +1,7 @@
-//! Finds the kernel object that `cargo xtask build` made and hands it to the source, without the debug sections that
-//! only its making needed: three quarters of it. It builds nothing: cargo in cargo deadlocks. Without the object userspace
-//! still checks and tests; `haechi run` then says what is missing.
+//! Makes Rust of `proto/`, with the `protoc` that `cargo xtask setup` installs. Then it finds the kernel object that
+//! `cargo xtask build` made and hands it to the source, without the debug sections that only its making needed: three
+//! quarters of it. It builds no object: cargo in cargo deadlocks. Without the object userspace still checks and tests;
+//! `haechi run` then says what is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,30 @@ use std::{env, fs};
 
 const OBJECT: &str = "target/kernel/bpfel-unknown-none/kernel/haechi-kernel";
 
+/// What the agent serves.
+const PROTO: &str = "haechi/v1/haechi.proto";
+/// What the steps of all streams are in Rust: one type, which carries a record that was encoded already.
+const STEP: &str = "crate::servers::wire::Step";
+
 fn main() {
+    if let Err(error) = protocol() {
+        println!("cargo::error=proto/{PROTO}: {error}; protoc is missing? `cargo xtask setup` installs it");
+    }
+    kernel_object();
+}
+
+fn protocol() -> std::io::Result<()> {
+    let dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../proto");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let steps = ["WatchFindingsResponse", "WatchEventsResponse", "WatchFlowsResponse"];
+    steps
+        .into_iter()
+        .fold(tonic_prost_build::configure(), |made, step| made.extern_path(format!(".haechi.v1.{step}"), STEP))
+        .file_descriptor_set_path(out.join("haechi.bin"))
+        .compile_protos(&[dir.join(PROTO)], &[dir])
+}
+
+fn kernel_object() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
     let object = env::var_os("HAECHI_KERNEL_OBJECT").map_or_else(|| root.join(OBJECT), PathBuf::from);
     println!("cargo::rerun-if-env-changed=HAECHI_KERNEL_OBJECT");

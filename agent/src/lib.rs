@@ -1,7 +1,7 @@
 //! The Haechi agent as a library: the stages from the kernel to the sinks, wired together in [`pipeline`].
 //!
 //! ```text
-//! kernel -> batch -> core { tree, cgroups, container, rules, filter } -> render -> sinks
+//! kernel -> batch -> core { tree, cgroups, container, rules, filter } -> render -> sinks, servers
 //!                     ^ record, replay                 ^ hash (answers its questions)
 //! ```
 //!
@@ -30,6 +30,7 @@ pub mod poller;
 pub mod record;
 pub mod render;
 pub mod replay;
+pub mod servers;
 pub mod sinks;
 pub mod suggest;
 #[cfg(test)]

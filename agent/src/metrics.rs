@@ -14,6 +14,7 @@ use haechi_signatures::engine::Counters;
 use crate::flows::Totals;
 use crate::loss::Ledger;
 use crate::poller::Cost;
+use crate::servers::{Fare, Stream};
 use crate::worker;
 
 /// What the counters stood at.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub waiting: usize,
     /// What looking at connections cost.
     pub poll: Cost,
+    /// How each stream fares for those who watch.
+    pub served: [Fare; 3],
 }
 
 /// Values of the labels, and the number.
@@ -61,6 +64,10 @@ fn top(snapshot: &Snapshot, value: fn(&Totals) -> u64) -> Vec<Sample> {
 
 fn rules(snapshot: &Snapshot, value: fn(&Counters) -> u64) -> Vec<Sample> {
     snapshot.worker.counts.rules.iter().map(|(name, c)| (vec![name.clone()], value(c))).collect()
+}
+
+fn served(snapshot: &Snapshot, value: fn(&Fare) -> u64) -> Vec<Sample> {
+    Stream::ALL.into_iter().zip(&snapshot.served).map(|(s, fare)| (vec![s.name().to_owned()], value(fare))).collect()
 }
 
 /// All metrics.
@@ -318,6 +325,34 @@ pub const METRICS: &[Metric] = &[
             };
             s.worker.sinks.iter().flat_map(of).collect()
         },
+    },
+    Metric {
+        name: "haechi_served_watchers",
+        kind: "gauge",
+        help: "Clients that watch a stream.",
+        labels: &["stream"],
+        samples: |s| served(s, |f| f.watchers),
+    },
+    Metric {
+        name: "haechi_served_bytes",
+        kind: "gauge",
+        help: "Bytes of records that are kept for those who watch.",
+        labels: &["stream"],
+        samples: |s| served(s, |f| f.bytes),
+    },
+    Metric {
+        name: "haechi_served_records_total",
+        kind: "counter",
+        help: "Records sent to clients that watch, to all of them together.",
+        labels: &["stream"],
+        samples: |s| served(s, |f| f.sent),
+    },
+    Metric {
+        name: "haechi_served_lost_total",
+        kind: "counter",
+        help: "Records that clients did not get, being slow or away for too long; each was told.",
+        labels: &["stream"],
+        samples: |s| served(s, |f| f.lost),
     },
 ];
 

@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 use crate::collector::{self, Collector};
 use crate::config::Config;
 use crate::core::{self, Core, Input, Rules, Start};
+use crate::filter::Selection;
 use crate::hash::Hasher;
 use crate::inbox::Inbox;
 use crate::kernel::{self, Kernel};
@@ -35,6 +36,8 @@ use crate::metrics;
 use crate::poller::{Cost, Polling};
 use crate::record::Recorder;
 use crate::render::Context;
+use crate::servers::address::Listener;
+use crate::servers::{self, Fare, Served, Server};
 use crate::sinks::{self, Sinks};
 use crate::worker::{self, Reloaded, Totals, Worker};
 use crate::{cgroups, clock, watch};
@@ -92,6 +95,9 @@ pub enum Error {
     /// A sink cannot be set up.
     #[error(transparent)]
     Sink(#[from] sinks::Error),
+    /// It cannot be served.
+    #[error(transparent)]
+    Serve(#[from] servers::address::Error),
     /// The recording cannot be made.
     #[error("the recording {} cannot be made", path.display())]
     Record {
@@ -118,6 +124,8 @@ pub struct Summary {
     pub poll: Cost,
     /// Tried and lost, by event and cause.
     pub ledger: Ledger,
+    /// How each stream fared for those who watched.
+    pub served: [Fare; 3],
 }
 
 /// Runs the agent until it is told to end.
@@ -141,6 +149,9 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
     }
     let context =
         Context { host: start.host.clone(), env: config.env.clone(), decoded: config.decoded, colour: run.colour };
+    let serving = serving(config, &start, &context)?;
+    let served = serving.as_ref().map(|s| s.0.clone());
+    served.iter().for_each(|served| core.offer(served.offered().clone()));
     let closed = Arc::new(Notify::new());
     let (all_closed, open) = (closed.clone(), AtomicUsize::new(config.sinks.len() + usize::from(run.table.is_some())));
     let one_closed = move || {
@@ -185,12 +196,18 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         core,
         inbox: inbox.clone(),
         sinks,
+        served: served.clone(),
         hasher,
         collector: handle.clone(),
         recorder,
         exit_after: run.exit_after,
     }
     .build()?;
+    let server = serving.map(|(served, listener)| {
+        served.set_telling(worker.telling.clone());
+        Server::start(listener, served)
+    });
+    let server = server.transpose()?;
     // Before anybody is told that it stands: a signal that comes at once must end it in order.
     let mut signals = Signals::listen()?;
     // Not a matter of log levels: who started us wants to know that it stands.
@@ -204,6 +221,8 @@ pub async fn run(config: &Config, run: &Run) -> Result<Summary, Error> {
         worker,
         start,
         demands,
+        served,
+        server,
         ledger: Ledger::default(),
         told: Ledger::default(),
         running: None,
@@ -224,7 +243,7 @@ impl Summary {
     /// As metrics.
     fn snapshot(&self) -> metrics::Snapshot {
         let worker = worker::Snapshot { counts: self.totals.counts.clone(), sinks: self.totals.sinks.clone() };
-        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: 0, poll: self.poll }
+        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: 0, poll: self.poll, served: self.served }
     }
 }
 
@@ -260,6 +279,8 @@ struct Steering {
     worker: Worker,
     start: Start,
     demands: Vec<Demand>,
+    served: Option<Arc<Served>>,
+    server: Option<Server>,
     ledger: Ledger,
     told: Ledger,
     running: Option<Running>,
@@ -348,6 +369,9 @@ impl Steering {
             self.ledger.set_lost(event.id, Loss::Queue, self.collector.refused(event.id));
             self.ledger.set_lost(event.id, Loss::Rejected, counts.rejected[event.id as usize]);
         }
+        if let Some(served) = &self.served {
+            served.set_ledger(&self.ledger);
+        }
         // The core rejected those itself and has told them.
         let lost: Vec<Lost> =
             self.ledger.since(&self.told).into_iter().filter(|l| l.cause != Loss::Rejected as u8).collect();
@@ -416,7 +440,10 @@ impl Steering {
         }
         self.start.sources.clone_from(&sources);
         let wanted = match Core::build(&self.start) {
-            Ok((trial, _)) => trial.demands(),
+            Ok((mut trial, _)) => {
+                self.served.iter().for_each(|served| trial.offer(served.offered().clone()));
+                trial.demands()
+            }
             Err(error) => return error!(%error, "the rules cannot be loaded anew"),
         };
         let both: Vec<Demand> = self.demands.iter().cloned().chain(wanted).collect();
@@ -464,7 +491,13 @@ impl Steering {
 
     fn snapshot(&self) -> metrics::Snapshot {
         let worker = self.worker.telling.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        metrics::Snapshot { ledger: self.ledger.clone(), worker, waiting: self.inbox.len(), poll: self.polling.cost() }
+        metrics::Snapshot {
+            ledger: self.ledger.clone(),
+            worker,
+            waiting: self.inbox.len(),
+            poll: self.polling.cost(),
+            served: self.served.as_ref().map(|s| s.fares()).unwrap_or_default(),
+        }
     }
 
     /// Ends from the left to the right, so that whatever was taken in comes out.
@@ -481,13 +514,30 @@ impl Steering {
         drop(self.kernel);
         self.inbox.close();
         let totals = self.worker.join().ok_or(Error::Failed)?;
+        if let (Some(server), Some(served)) = (self.server, &self.served) {
+            server.finish(served);
+        }
         let mut ledger = self.ledger;
         for event in EVENTS {
             let rejected = totals.counts.rejected.get(event.id as usize).copied().unwrap_or(0);
             ledger.set_lost(event.id, Loss::Rejected, rejected);
         }
-        Ok(Summary { totals, poll, ledger })
+        let served = self.served.map(|s| s.fares()).unwrap_or_default();
+        Ok(Summary { totals, poll, ledger, served })
     }
+}
+
+/// Where others may watch, if anything is served: what is shown, what the configuration names besides, and connections.
+fn serving(config: &Config, start: &Start, context: &Context) -> Result<Option<(Arc<Served>, Listener)>, Error> {
+    if !config.serve {
+        return Ok(None);
+    }
+    let flows = [net_flow::DEF.name.to_owned()].into_iter().filter(|_| config.flows);
+    let offered: Vec<String> = config.serve_events.iter().cloned().chain(flows).collect();
+    let parse = |events: &[String]| Selection::parse(events, &config.scope).map_err(core::Error::from);
+    let visible = [parse(&config.events)?, parse(&offered)?];
+    let served = Arc::new(Served::new(&config.server, start, context, visible));
+    Ok(Some((served, config.server.address.listen()?)))
 }
 
 /// Takes in the sockets that are open; without, they have no owner, and are told when they end.

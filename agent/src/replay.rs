@@ -66,7 +66,7 @@ pub fn play<R: std::io::Read>(
             match output {
                 Output::Event(happening) => render(&Item::Event(happening), &context, &mut lines),
                 Output::Finding(finding) => render(&Item::Finding(finding), &context, &mut lines),
-                Output::Question(_) | Output::GapSeen | Output::Reloaded(_) => {}
+                Output::Offered(_) | Output::Question(_) | Output::GapSeen | Output::Reloaded(_) => {}
             }
         }
         if lines.len() >= CHUNK {

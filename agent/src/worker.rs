@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use haechi_signatures::demand::Demand;
 use haechi_signatures::engine::{Notice, ReloadReport};
+use haechi_signatures::model::About;
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, warn};
 
@@ -15,6 +16,7 @@ use crate::hash::Hasher;
 use crate::inbox::Inbox;
 use crate::record::Recorder;
 use crate::render::Item;
+use crate::servers::Served;
 use crate::sinks::{Sinks, Status};
 
 /// What the thread needs.
@@ -25,6 +27,8 @@ pub struct Config {
     pub inbox: Arc<Inbox>,
     /// Where outputs go.
     pub sinks: Sinks,
+    /// Those who watch from outside, if it is served.
+    pub served: Option<Arc<Served>>,
     /// Who answers questions.
     pub hasher: Hasher,
     /// Who brings the ticks.
@@ -118,22 +122,32 @@ impl Worker {
 }
 
 fn run(config: Config, telling: &Telling, reloads: &mpsc::Sender<Reloaded>) -> Totals {
-    let Config { mut core, inbox, sinks, hasher, collector, mut recorder, exit_after } = config;
+    let Config { mut core, inbox, sinks, served, hasher, collector, mut recorder, exit_after } = config;
     let (mut outputs, mut shown) = (Vec::new(), 0);
+    if let Some(served) = &served {
+        served.set_rules(rules(&mut core));
+    }
     while let Some(input) = inbox.pop() {
         if let Some(recorder) = &mut recorder {
             recorder.write(&input);
         }
         core.step(&input, &mut outputs);
+        let mut show = |item: Item| {
+            shown += 1;
+            let item = Arc::new(item);
+            if let Some(served) = &served {
+                served.push(&item, true);
+            }
+            sinks.send(&item);
+        };
         for output in outputs.drain(..) {
             match output {
-                Output::Event(happening) => {
-                    shown += 1;
-                    sinks.send(Item::Event(happening));
-                }
-                Output::Finding(finding) => {
-                    shown += 1;
-                    sinks.send(Item::Finding(finding));
+                Output::Event(happening) => show(Item::Event(happening)),
+                Output::Finding(finding) => show(Item::Finding(finding)),
+                Output::Offered(happening) => {
+                    if let Some(served) = &served {
+                        served.push(&Arc::new(Item::Event(happening)), false);
+                    }
                 }
                 Output::Question(question) => match hasher.ask(question) {
                     Some(answer) => drop(inbox.push(Input::Answer(answer))),
@@ -141,10 +155,16 @@ fn run(config: Config, telling: &Telling, reloads: &mpsc::Sender<Reloaded>) -> T
                 },
                 Output::GapSeen => telling.gap.notify_one(),
                 Output::Reloaded(report) => {
+                    if let Some(served) = &served {
+                        served.set_rules(rules(&mut core));
+                    }
                     // Whoever asked may have stopped waiting.
                     let _ = reloads.try_send(Reloaded { report: *report, demands: core.demands() });
                 }
             }
+        }
+        if let Some(served) = &served {
+            served.flush();
         }
         if exit_after.is_some_and(|limit| shown >= limit) {
             telling.enough.notify_one();
@@ -161,6 +181,10 @@ fn run(config: Config, telling: &Telling, reloads: &mpsc::Sender<Reloaded>) -> T
     }
     notices(&mut core);
     Totals { counts: core.counts(), sinks: sinks.finish(), unrecorded: recorder.map_or(0, |r| r.skipped()) }
+}
+
+fn rules(core: &mut Core) -> Vec<About> {
+    core.engine().catalogue().into_iter().cloned().collect()
 }
 
 fn notices(core: &mut Core) {

@@ -20,7 +20,8 @@ pub(crate) struct Tools {
 }
 
 /// Needed whichever compiler it is, each with a file that shows it is there.
-const EVERYWHERE: &[(&str, &str)] = &[("gcc", "/usr/bin/cc"), ("bpftool", "/usr/sbin/bpftool")];
+const EVERYWHERE: &[(&str, &str)] =
+    &[("gcc", "/usr/bin/cc"), ("bpftool", "/usr/sbin/bpftool"), ("protobuf-compiler", "/usr/bin/protoc")];
 
 /// Needed only while bpf-linker is built.
 const FOR_LINKER: &[(&str, &str)] = &[

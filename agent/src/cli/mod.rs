@@ -13,6 +13,7 @@ mod replay;
 mod run;
 mod signatures;
 mod vantage;
+mod watch;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -47,6 +48,8 @@ enum Command {
     Check(check::Args),
     /// Show the connections of this node, live.
     Flows(flows::Args),
+    /// Watch what an agent that runs here sees.
+    Watch(watch::Args),
     /// List the events and their fields.
     Events(events::Args),
     /// List the rules, or explain one.
@@ -204,6 +207,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Flows(args) => flows::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Signatures(args) => signatures::run(&args),
         Command::Replay(args) => replay::run(&args),

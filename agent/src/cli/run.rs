@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// End after so many events and findings.
     #[arg(long, value_name = "N")]
     exit_after: Option<u64>,
+    /// Let others watch, as `haechi watch` does, whatever the configuration says; where, it says.
+    #[arg(long)]
+    serve: bool,
     /// Write metrics to this file every 10 seconds, for node_exporter's textfile collector.
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
@@ -38,6 +41,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(format) = args.output {
         config.sinks = stdout_only(format);
     }
+    config.serve |= args.serve;
     log_to_stderr(&config.log, config.debug_log);
     let settings = args.settings.clone();
     let reread = move || settings.load().map(|config| config.rules).map_err(|failure| failure.words);

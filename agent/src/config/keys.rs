@@ -5,6 +5,7 @@ use haechi_signatures::exceptions::Exception;
 
 use super::yaml::{Bad, Node};
 use super::{Config, suggest};
+use crate::servers;
 use crate::sinks::{Format, KINDS, Spec};
 
 /// One key.
@@ -166,6 +167,54 @@ pub const KEYS: &[Key] = &[
         takes: "number",
         set: |c, n| n.number(1, 10_000).map(|v| c.flow_names = v as usize),
         show: |c| c.flow_names.to_string(),
+    },
+    Key {
+        path: "serve.enabled",
+        doc: "Whether others may watch by gRPC, as `haechi watch` does; `--serve` turns it on.",
+        takes: "true or false",
+        set: |c, n| n.truth().map(|v| c.serve = v),
+        show: |c| c.serve.to_string(),
+    },
+    Key {
+        path: "serve.address",
+        doc: "Where: unix:PATH, a socket that only its owner may use; or tcp:ADDRESS:PORT, which everybody on this host may.\n\
+              Addresses that other hosts can reach are refused.",
+        takes: "text",
+        set: |c, n| {
+            let text = n.text()?;
+            c.server.address =
+                text.parse().map_err(|e: servers::address::Error| Bad { line: n.line, problem: e.to_string() })?;
+            Ok(())
+        },
+        show: |c| text(&c.server.address.to_string()),
+    },
+    Key {
+        path: "serve.events",
+        doc: "Events to serve besides those in `events`, in the same form.",
+        takes: "list of texts",
+        set: |c, n| n.texts().map(|v| c.serve_events = v),
+        show: |c| texts(&c.serve_events),
+    },
+    Key {
+        path: "serve.ring_bytes",
+        doc: "Bytes of the newest findings that are kept for those who come later or are slow, and of events as much again.",
+        takes: "number",
+        set: |c, n| n.number(64 << 10, 1 << 32).map(|v| c.server.ring_bytes = v as usize),
+        show: |c| c.server.ring_bytes.to_string(),
+    },
+    Key {
+        path: "serve.flow_ring_bytes",
+        doc: "The same for connections: the default holds 10 seconds of 5,000 connections a second, both ends.",
+        takes: "number",
+        set: |c, n| n.number(64 << 10, 1 << 32).map(|v| c.server.flow_ring_bytes = v as usize),
+        show: |c| c.server.flow_ring_bytes.to_string(),
+    },
+    Key {
+        path: "serve.watchers",
+        doc: "Streams that are watched at a time; one more is refused.",
+        takes: "number",
+        set: |c, n| n.number(1, 1 << 16).map(|v| c.server.watchers = v as usize),
+        show: |c| c.server.watchers.to_string(),
     },
     Key {
         path: "enrich.executable_hash",

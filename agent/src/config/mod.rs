@@ -14,6 +14,7 @@ use haechi_signatures::engine;
 use crate::core::Options;
 use crate::flows;
 use crate::kernel;
+use crate::servers;
 use crate::sinks::{Format, Spec};
 use crate::suggest;
 use crate::tree;
@@ -65,6 +66,12 @@ pub struct Config {
     pub sink_queue: usize,
     /// The sinks.
     pub sinks: Vec<Spec>,
+    /// Whether others may watch.
+    pub serve: bool,
+    /// Where and how.
+    pub server: servers::Config,
+    /// Events to serve besides those shown, as `--events` takes them.
+    pub serve_events: Vec<String>,
     /// What the agent logs about itself.
     pub log: String,
 }
@@ -91,6 +98,9 @@ impl Default for Config {
             queue_bytes: 32 << 20,
             sink_queue: 4096,
             sinks: vec![Spec { kind: "stdout".into(), format: Format::Pretty, path: None }],
+            serve: false,
+            server: servers::Config::default(),
+            serve_events: Vec::new(),
             log: "info".into(),
         }
     }

@@ -46,6 +46,7 @@ kernel:
   without: [lsm, kprobe]
   debug_log: true
 flows: {enabled: false, poll_seconds: 3, metric_names: 4}
+serve: {enabled: true, address: "tcp:[::1]:4466", events: [ptrace], ring_bytes: 65536, flow_ring_bytes: 65536, watchers: 1}
 enrich: {executable_hash: false, decoded_data: false}
 limits: {processes: 100, connections: 200, queue_bytes: 100_000, sink_queue: 3, rule_instructions: 1000, rule_milliseconds: 4, rule_failures: 5, rule_aside_seconds: 6}
 "#;

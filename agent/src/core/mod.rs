@@ -53,6 +53,7 @@ pub enum Error {
 /// The state machine.
 pub struct Core {
     selection: Selection,
+    offered: Selection,
     engine: Engine,
     tree: Tree,
     cgroups: Cgroups,
@@ -77,6 +78,7 @@ impl Core {
         let (engine, report) = options.rules.build(start.host.clone(), &start.sources)?;
         let core = Self {
             selection: Selection::parse(&options.events, &options.scope)?,
+            offered: Selection::default(),
             engine,
             tree: Tree::new(tree::Config { limit: options.processes, ..tree::Config::default() }),
             cgroups: Cgroups::default(),
@@ -93,6 +95,11 @@ impl Core {
         Ok((core, report))
     }
 
+    /// Lets events out besides, for those who watch from outside. What is shown stays what it is, in a replay too.
+    pub fn offer(&mut self, offered: Selection) {
+        self.offered = offered;
+    }
+
     /// What the kernel must send: for the events that were asked for, and for the rules. What the tree needs it sends anyway.
     #[must_use]
     pub fn demands(&self) -> Vec<Demand> {
@@ -100,7 +107,7 @@ impl Core {
         // Who accepted a connection is worth a hook, but not a slower machine: without, it belongs to who listens.
         let accepts = Demand { if_cheap: true, ..Demand::of(net_tcp_accept::ID) };
         let flows = [Demand::of(net_flow::ID), accepts].into_iter().filter(|_| self.watch_flows);
-        self.selection.demands().into_iter().chain(rules).chain(flows).collect()
+        self.selection.demands().into_iter().chain(self.offered.demands()).chain(rules).chain(flows).collect()
     }
 
     /// The rules, for what is not the core's business: listing, timing, watching.
@@ -216,6 +223,8 @@ impl Core {
         self.engine.judge(&event, &mut self.found);
         if self.selection.wants(&event) {
             out.push(Output::Event(Happening::of(&event).at(self.places.of(&event))));
+        } else if self.offered.wants(&event) {
+            out.push(Output::Offered(Happening::of(&event).at(self.places.of(&event))));
         }
         if !self.found.is_empty() {
             self.tell(out);

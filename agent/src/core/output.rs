@@ -14,6 +14,8 @@ use crate::render::Happening;
 pub enum Output {
     /// An event that somebody asked for, or a gap in the stream.
     Event(Happening),
+    /// An event that only those see who watch from outside.
+    Offered(Happening),
     /// A rule found something.
     Finding(Box<Finding>),
     /// The hash of a program is wanted; an [`super::Answer`] must follow, if only an empty one.

@@ -9,6 +9,7 @@
 //! `OP` is `=`, `!=`, and for numbers `<`, `<=`, `>`, `>=`. A text value may be `x*`, `*x` or `*x*`. Values of one
 //! field are alternatives; different fields must all hold. The scope holds for events and rules alike.
 
+pub mod connection;
 mod demand;
 mod scope;
 mod test;
@@ -124,6 +125,33 @@ impl Selection {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty()
+    }
+
+    /// Events that were asked for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Whether it asks for this kind of event, if only for some of them.
+    #[must_use]
+    pub fn names(&self, event: EventId) -> bool {
+        self.wanted.iter().any(|w| w.event == event)
+    }
+
+    /// Names of events that it asks for and none of `others` does.
+    #[must_use]
+    pub fn beyond(&self, others: &[Self]) -> Vec<&'static str> {
+        let by = |w: &Wanted, o: &Self| o.wanted.iter().any(|x| (x.event, x.syscall) == (w.event, w.syscall));
+        let missing = self.wanted.iter().filter(|w| !others.iter().any(|o| by(w, o)));
+        missing.map(|w| w.syscall.or_else(|| Some(haechi_ebpf::event::by_id(w.event)?.name)).unwrap_or("?")).collect()
+    }
+
+    /// Whether it looks at the ancestors of a process, which only the process tree knows.
+    #[must_use]
+    pub fn climbs(&self) -> bool {
+        let mut tests = self.wanted.iter().flat_map(|w| &w.tests).chain(&self.scope);
+        tests.any(|t| matches!(t.subject, Subject::Scope(scope) if scope.name == "tree"))
     }
 
     /// Whether the user asked to see this event.

@@ -121,8 +121,7 @@ fn of_value<'a>(field: &'static FieldDef, value: Value<'_>, decoded: bool, env: 
                 } else if env.is_empty() {
                     return None;
                 } else {
-                    let chosen = |s: &str| s.split_once('=').is_some_and(|(k, _)| env.iter().any(|e| e == k));
-                    array(strings.filter(|s| chosen(s)).map(|s| s.into_owned().into()).collect())
+                    array(strings.filter(|s| shown(env, s)).map(|s| s.into_owned().into()).collect())
                 }
             }
             FieldType::Bytes => BASE64.encode(text.bytes).into(),
@@ -132,6 +131,11 @@ fn of_value<'a>(field: &'static FieldDef, value: Value<'_>, decoded: bool, env: 
         },
     };
     Some(Datum::new(field.name, kind(field.ty), json))
+}
+
+/// Whether a variable of the environment is one of those that are shown.
+pub(crate) fn shown(env: &[String], variable: &str) -> bool {
+    variable.split_once('=').is_some_and(|(name, _)| env.iter().any(|e| e == name))
 }
 
 fn spell<'a>(field: &'static FieldDef, value: u64) -> Datum<'a> {
@@ -163,8 +167,7 @@ fn of_flat_arg<'a>(arg: &'a Json, env: &[String]) -> Option<Datum<'a>> {
     let (name, value) = (arg["name"].as_str()?, &arg["value"]);
     let (kind, value) = match (arg["type"].as_str()?, value) {
         ("const char**", Json::Array(items)) if name == "env" => {
-            let chosen =
-                |s: &Json| s.as_str().and_then(|s| s.split_once('=')).is_some_and(|(k, _)| env.iter().any(|e| e == k));
+            let chosen = |s: &Json| s.as_str().is_some_and(|s| shown(env, s));
             if env.is_empty() {
                 return None;
             }

@@ -57,7 +57,7 @@ fn process<'a>(happening: &'a Happening, view: &View<'a>, boot: u64) -> Process<
     let leader = pid == tid;
     // A connection is told of a process, whose own numbers only the tree knows.
     let own = |number| Some(view.header_u32(number)).filter(|n| *n != 0).unwrap_or(happening.ns_pid);
-    let (process_id, image) = (unique_id(pid, start), happening.image.as_deref());
+    let (process_id, image) = (unique_id(pid, start), happening.image.as_ref());
     Process {
         executable: image.and_then(|i| executable(&i.exe, None)),
         unique_id: process_id,

@@ -65,7 +65,7 @@ fn event_line(happening: &Happening, context: &Context, line: &mut String) -> fm
         return gap(&view, context, line);
     }
     write!(line, "{:<24}  ", happening.name)?;
-    let exe = happening.image.as_deref().map_or("", |i| &i.exe);
+    let exe = happening.image.as_ref().map_or("", |i| &i.exe);
     let comm = String::from_utf8_lossy(view.comm());
     let name = if exe.is_empty() { &*comm } else { exe };
     who(line, name, view.process().0, view.header_u32(at::UID), None, happening.container.as_deref())?;

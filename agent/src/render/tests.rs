@@ -48,8 +48,8 @@ fn full() -> Happening {
         .marked(exec::field::pwd, "/a/very/long", 5000, 0)
         .number(exec::field::cap_effective, 1 << 21)
         .finish();
-    let image = Image { exe: "/usr/bin/ls".into(), ..Image::default() };
-    Happening { image: Some(Arc::new(image)), container: Some(Arc::new(container())), ..event(&record) }
+    let image = Program { exe: "/usr/bin/ls".into(), ..Program::default() };
+    Happening { image: Some(image), container: Some(Arc::new(container())), ..event(&record) }
 }
 
 fn events() -> Vec<Item> {

@@ -165,10 +165,9 @@ impl Sinks {
     }
 
     /// Hands an item to every sink.
-    pub fn send(&self, item: Item) {
-        let item = Arc::new(item);
+    pub fn send(&self, item: &Arc<Item>) {
         for queue in &self.queues {
-            queue.send(&item);
+            queue.send(item);
         }
     }
 

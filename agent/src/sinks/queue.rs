@@ -10,13 +10,10 @@ use std::time::Duration;
 
 use haechi_ebpf::event::lost_events;
 use haechi_ebpf::loss::Loss;
-use haechi_ebpf::wire::View;
-use haechi_signatures::model::Event;
-use haechi_signatures::record::Builder;
 use tracing::{error, warn};
 
 use super::{ByName, Sink};
-use crate::render::{Happening, Item};
+use crate::render::Item;
 
 /// Room that only findings and gaps may use.
 const FINDINGS: usize = 1024;
@@ -241,7 +238,7 @@ impl Worker {
 
     fn gather(&mut self, item: Arc<Item>) {
         self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.time = time(&item);
+        self.time = item.time();
         self.tell_gaps();
         self.sink.gather(&item);
         self.gathered.push(item);
@@ -249,7 +246,7 @@ impl Worker {
 
     fn tell_gaps(&mut self) {
         for (name, count) in self.shared.take_untold() {
-            if let Some(gap) = gap(&name, count, self.time) {
+            if let Some(gap) = Item::gap(&name, Loss::Queue.name(), count, self.time) {
                 self.sink.gather(&gap);
             }
             *self.telling.entry(name).or_default() += count;
@@ -279,22 +276,4 @@ impl Worker {
         self.telling.clear();
         result
     }
-}
-
-fn time(item: &Item) -> u64 {
-    match item {
-        Item::Event(happening) => happening.view().map_or(0, |v| v.time()),
-        Item::Finding(finding) => finding.time,
-    }
-}
-
-/// What the sink lost, as the event that says so.
-fn gap(name: &str, count: u64, time: u64) -> Option<Item> {
-    let record = Builder::new(&lost_events::DEF)
-        .time(time)
-        .text(lost_events::field::event, name)
-        .text(lost_events::field::reason, Loss::Queue.name())
-        .number(lost_events::field::count, count)
-        .finish();
-    Some(Item::Event(Happening::of(&Event::join(View::parse(&record).ok()?, &()))))
 }

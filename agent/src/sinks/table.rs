@@ -5,23 +5,22 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use haechi_ebpf::event::{Field, net_flow};
+use haechi_ebpf::event::net_flow;
 use haechi_ebpf::flow::{Phase, mark};
 use haechi_ebpf::symbol::Symbol;
-use haechi_ebpf::wire::{View, at};
+use haechi_ebpf::wire::View;
 use haechi_signatures::model::Container;
 use haechi_signatures::path::leaf;
-use haechi_signatures::sockaddr::ip;
 
 use super::lines::Lines;
 use super::{Format, Sink};
 use crate::escape::Safe;
+use crate::filter::connection::{self, Filter};
 use crate::flows::{Place, Tenant};
 use crate::render::{Context, Happening, Item};
 
@@ -41,91 +40,6 @@ pub enum Sort {
     Rtt,
     /// Segments sent again, most first.
     Retransmits,
-}
-
-/// Addresses of a network, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Net {
-    address: IpAddr,
-    bits: u8,
-}
-
-/// Text that is no network.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no address or network, as 10.0.0.1 or 10.0.0.0/8")]
-pub struct NoNet(String);
-
-impl FromStr for Net {
-    type Err = NoNet;
-
-    fn from_str(text: &str) -> Result<Self, NoNet> {
-        let wrong = || NoNet(text.to_owned());
-        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-        let address: IpAddr = address.parse().map_err(|_source| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |b| b.parse().map_err(|_source| wrong()))?;
-        if bits > most { Err(wrong()) } else { Ok(Self { address, bits }) }
-    }
-}
-
-impl Net {
-    /// Whether `address` belongs to it.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(net), IpAddr::V4(a)) => (u32::from(net) ^ u32::from(a)).leading_zeros() >= self.bits.into(),
-            (IpAddr::V6(net), IpAddr::V6(a)) => (u128::from(net) ^ u128::from(a)).leading_zeros() >= self.bits.into(),
-            _ => false,
-        }
-    }
-}
-
-/// Which connections are shown. In each list one must fit; an empty list takes all.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Numbers, names or paths of programs.
-    pub processes: Vec<String>,
-    /// Addresses at one end.
-    pub addresses: Vec<Net>,
-    /// Ports at one end.
-    pub ports: Vec<u16>,
-    /// Direction, as the event spells it.
-    pub direction: Option<String>,
-    /// States, without `TCP_`.
-    pub states: Vec<String>,
-    /// Containers, by the beginning of their ids: the process's, or that of its network namespace.
-    pub containers: Vec<String>,
-    /// Network namespaces, by number.
-    pub netns: Vec<u32>,
-}
-
-impl Filter {
-    fn takes(&self, happening: &Happening, view: &View<'_>) -> bool {
-        use net_flow::field as f;
-        let any = |empty: bool, found: bool| empty || found;
-        let number = |field| view.number(field).unwrap_or_default();
-        let ends = [address(view, f::src), address(view, f::dst)];
-        let ports = [number(f::src_port) as u16, number(f::dst_port) as u16];
-        let exe = exe(happening);
-        let state = Symbol::TcpState.of(number(f::state)).to_string();
-        any(
-            self.processes.is_empty(),
-            self.processes.iter().any(|p| *p == view.process().0.to_string() || p == exe || p == leaf(exe)),
-        ) && any(
-            self.addresses.is_empty(),
-            self.addresses.iter().any(|net| ends.iter().flatten().any(|a| net.contains(*a))),
-        ) && any(self.ports.is_empty(), self.ports.iter().any(|p| ports.contains(p)))
-            && self.direction.as_deref().is_none_or(|d| d == Symbol::FlowDirection.of(number(f::direction)).to_string())
-            && any(
-                self.states.is_empty(),
-                self.states.iter().any(|s| state.strip_prefix("TCP_") == Some(s.strip_prefix("TCP_").unwrap_or(s))),
-            )
-            && any(
-                self.containers.is_empty(),
-                containers(happening).any(|id| self.containers.iter().any(|c| id.starts_with(c.as_str()))),
-            )
-            && any(self.netns.is_empty(), self.netns.contains(&view.header_u32(at::NET_NS)))
-    }
 }
 
 /// How the table is drawn.
@@ -197,7 +111,7 @@ impl Table {
         let key = key(view);
         let end = |address, port| {
             let port = number(port) as u16;
-            self::address(view, address)
+            connection::address(view, address)
                 .map_or_else(|| format!(":{port}"), |address| SocketAddr::new(address, port).to_string())
         };
         let progress = number(f::phase) == u64::from(Phase::Progress as u32);
@@ -208,7 +122,7 @@ impl Table {
             reason => Symbol::FlowReason.of(reason).to_string(),
         };
         let adopted = number(f::marks) & u64::from(mark::ADOPTED) != 0;
-        let exe = exe(happening);
+        let exe = happening.program();
         let place = happening.place.as_deref();
         let container = |tenant: fn(&Place) -> Option<&Tenant>| place.and_then(tenant).and_then(Tenant::container);
         let containers = (container(|p| p.tenant.as_ref()), container(|p| p.peer_tenant.as_ref()));
@@ -314,7 +228,7 @@ impl Sink for Table {
             // A gap: machines see it in its place, people as they see those of other output.
             return self.lines.gather(item);
         }
-        if self.spec.filter.takes(happening, &view) {
+        if self.spec.filter.takes(&view, happening.program(), happening.containers()) {
             if self.spec.json {
                 self.lines.gather(item);
             } else {
@@ -357,20 +271,6 @@ fn key(view: &View<'_>) -> (u64, u64) {
     (view.number(f::cookie).unwrap_or_default(), view.number(f::start_time).unwrap_or_default())
 }
 
-fn address(view: &View<'_>, field: Field) -> Option<IpAddr> {
-    view.text(field).and_then(|text| ip(text.bytes))
-}
-
-fn exe(happening: &Happening) -> &str {
-    happening.image.as_deref().map_or("", |i| if i.exe.is_empty() { &i.comm } else { &i.exe })
-}
-
-/// Ids of the containers that a connection is in: the process's, and that of its network namespace.
-fn containers(happening: &Happening) -> impl Iterator<Item = &str> {
-    let network = happening.place.as_deref().and_then(|p| p.tenant.as_ref()?.container());
-    happening.container.as_deref().into_iter().chain(network).map(|c| c.id.as_str())
-}
-
 /// A process by name, else the container whose network namespace it is in.
 fn short(name: &str, container: Option<&Container>) -> String {
     match (name, container) {
@@ -395,66 +295,6 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use haechi_signatures::model::Event;
-    use haechi_signatures::record::Builder;
-
-    #[test]
-    fn networks_contain_their_addresses_only() {
-        for (net, address, want) in [
-            ("10.0.0.0/8", "10.255.1.2", true),
-            ("10.0.0.0/8", "11.0.0.1", false),
-            ("10.0.0.1", "10.0.0.1", true),
-            ("10.0.0.1", "10.0.0.2", false),
-            ("0.0.0.0/0", "8.8.8.8", true),
-            ("0.0.0.0/0", "::1", false),
-            ("fd00::/8", "fdff::1", true),
-            ("::1", "::1", true),
-        ] {
-            let net: Net = net.parse().expect(net);
-            assert_eq!(net.contains(address.parse().expect(address)), want, "{net:?} {address}");
-        }
-        for wrong in ["10.0.0.0/33", "x", "10.0.0.0/", "::/129", "/8"] {
-            assert!(wrong.parse::<Net>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn filters_take_what_fits_in_every_list() {
-        use net_flow::field as f;
-        let record = Builder::new(&net_flow::DEF)
-            .process(42, 1, 1)
-            .header_u32(at::NET_NS, 7)
-            .text(f::src, [10, 0, 0, 1])
-            .text(f::dst, [10, 0, 0, 2])
-            .number(f::src_port, 4000)
-            .number(f::dst_port, 80)
-            .number(f::direction, 1)
-            .number(f::state, 1)
-            .finish();
-        let view = View::parse(&record).expect("a record");
-        let happening = Happening::of(&Event::join(view, &()));
-        let takes = |filter: Filter| filter.takes(&happening, &view);
-        let net = |text: &str| vec![text.parse().expect("a network")];
-        assert!(takes(Filter::default()));
-        assert!(takes(Filter {
-            processes: vec!["42".into()],
-            addresses: net("10.0.0.2"),
-            ports: vec![80],
-            ..Filter::default()
-        }));
-        assert!(!takes(Filter { processes: vec!["43".into()], ports: vec![80], ..Filter::default() }));
-        assert!(!takes(Filter { addresses: net("10.0.0.3"), ..Filter::default() }));
-        assert!(!takes(Filter { ports: vec![81], ..Filter::default() }));
-        assert!(takes(Filter {
-            states: vec!["ESTABLISHED".into()],
-            direction: Some("outgoing".into()),
-            ..Filter::default()
-        }));
-        assert!(!takes(Filter { states: vec!["TCP_SYN_SENT".into()], ..Filter::default() }));
-        assert!(!takes(Filter { containers: vec!["abc".into()], ..Filter::default() }));
-        assert!(takes(Filter { netns: vec![8, 7], ..Filter::default() }));
-        assert!(!takes(Filter { netns: vec![8], ..Filter::default() }));
-    }
 
     #[test]
     fn sizes_are_short() {

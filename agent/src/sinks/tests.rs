@@ -194,7 +194,7 @@ fn files_grow_and_sinks_that_cannot_be_are_named() {
     for _ in 0..2 {
         let sinks =
             Sinks::build(&[spec("file", Some(&path))], None, &Context::default(), 8, &closed).expect("writable");
-        sinks.send(item(1));
+        sinks.send(&Arc::new(item(1)));
         assert_eq!(sinks.finish()[0].delivered, 1);
     }
     let text = std::fs::read_to_string(&path).expect("written");
