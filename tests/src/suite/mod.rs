@@ -33,6 +33,7 @@ mod reload;
 mod replay;
 mod rules;
 mod scope;
+mod serve;
 mod shells;
 mod syscall;
 mod trace;
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         flow_table::TESTS,
         flow_fault::TESTS,
         flow_load::TESTS,
+        serve::TESTS,
         reload::TESTS,
         replay::TESTS,
         fault::TESTS,
