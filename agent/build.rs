@@ -50,18 +50,51 @@ fn kernel_object() {
     println!("cargo::rustc-env=HAECHI_KERNEL_OBJECT={}", out.display());
 }
 
-/// Takes the debug sections out; types and lines (.BTF, .BTF.ext), which the kernel wants, stay. Where there is no tool for
-/// it the object is larger, and works as well.
+/// Takes out what loading does not need: the debug sections, and which line an instruction came from. The loader copies the
+/// lines of all functions for each of them, which was most of the agent's memory at its start; HAECHI_KERNEL_LINES=1 keeps
+/// them, for the verifier's log. Where there is no tool for it the object is larger, and works as well.
 fn strip(object: &Path) {
+    println!("cargo::rerun-if-env-changed=HAECHI_KERNEL_LINES");
     let llvm = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|e| e.path());
     let llvm = llvm.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("llvm-")));
     let tools = [PathBuf::from("llvm-objcopy")].into_iter().chain(llvm.map(|dir| dir.join("bin/llvm-objcopy")));
-    let stripped = object.with_extension("stripped");
     for tool in tools {
-        let done = Command::new(tool).arg("--strip-debug").arg(object).arg(&stripped).output();
-        if done.is_ok_and(|out| out.status.success()) && fs::rename(&stripped, object).is_ok() {
+        let types = object.with_extension("types");
+        let dump = format!("--dump-section=.BTF.ext={}", types.display());
+        if objcopy(&tool, &["--strip-debug", &dump], object) {
+            let update = format!("--update-section=.BTF.ext={}", types.display());
+            let lines = env::var_os("HAECHI_KERNEL_LINES").is_some() || !drop_lines(&types);
+            if !lines && !objcopy(&tool, &[&update], object) {
+                println!("cargo::warning=the kernel object keeps its lines");
+            }
             return;
         }
     }
     println!("cargo::warning=no llvm-objcopy: the kernel object keeps its debug sections");
+}
+
+fn objcopy(tool: &Path, how: &[&str], object: &Path) -> bool {
+    let done = object.with_extension("copy");
+    let ran = Command::new(tool).args(how).arg(object).arg(&done).output();
+    ran.is_ok_and(|out| out.status.success()) && fs::rename(&done, object).is_ok()
+}
+
+/// Cuts the lines off a dumped `.BTF.ext`; whether that is done. `struct btf_ext_header` of the kernel's
+/// tools/lib/bpf/libbpf_internal.h: magic, version, flags, length of the header (8 bytes in all); then offset and length of
+/// functions, lines and relocations, offsets from the header's end. Lines are the last where there are no relocations.
+fn drop_lines(types: &Path) -> bool {
+    let Ok(mut bytes) = fs::read(types) else { return false };
+    let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let (Some(header), Some(from), Some(len)) = (word(4), word(16), word(20)) else { return false };
+    let relocations = if header >= 32 { word(28) } else { Some(0) };
+    let start = (header + from) as usize;
+    if relocations != Some(0) || start + len as usize != bytes.len() {
+        return false;
+    }
+    bytes.truncate(start);
+    bytes[20..24].fill(0);
+    if header >= 32 {
+        bytes[24..28].copy_from_slice(&from.to_le_bytes());
+    }
+    fs::write(types, bytes).is_ok()
 }
