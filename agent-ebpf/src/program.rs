@@ -467,7 +467,7 @@ pub const PLANS: &[EventPlans] = &[
     security!(security_socket_bind: socket_bind, bind_exit, "", SOCKET_BLIND),
     security!(security_socket_listen: socket_listen, listen_exit, "", SOCKET_BLIND),
     security!(security_socket_accept: socket_accept, accept_exit, "", SOCKET_BLIND),
-    security!(security_bpf: bpf, bpf_exit, "", ""),
+    security!(security_bpf: bpf, bpf_exit, KPROBE_BLIND, ""),
     security!(security_kernel_read_file: kernel_read_file, read_file_exit, "", READ_BLIND),
     security!(security_task_kill: task_kill, kill_exit, "", KILL_BLIND),
     EventPlans {

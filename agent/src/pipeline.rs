@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -336,7 +337,7 @@ impl Steering {
                 Some(done) = self.worker.reloads.recv() => self.reloaded(done),
                 () = telling.gap.notified() => {
                     // Soon, not at once: while the kernel is busy losing, there is a hint with every batch.
-                    if !std::mem::replace(&mut soon, true) {
+                    if !mem::replace(&mut soon, true) {
                         look.reset_after(SOON);
                     }
                 }
@@ -438,23 +439,28 @@ impl Steering {
         if !asked && sources == self.start.sources {
             return;
         }
-        self.start.sources.clone_from(&sources);
-        let wanted = match Core::build(&self.start) {
-            Ok((mut trial, _)) => {
-                self.served.iter().for_each(|served| trial.offer(served.offered().clone()));
-                trial.demands()
+        let before = mem::replace(&mut self.start.sources, sources);
+        match self.hand_over() {
+            Ok(()) => self.asked = Some(Instant::now() + RELOAD),
+            Err(words) => {
+                error!("the rules are not loaded anew: {words}");
+                // The next change, or SIGHUP, tries all of it again.
+                self.start.sources = before;
+                if let Err(error) = self.kernel.set_demands(&self.demands) {
+                    warn!(%error, "filters of rules that were not loaded stay in the kernel");
+                }
             }
-            Err(error) => return error!(%error, "the rules cannot be loaded anew"),
-        };
-        let both: Vec<Demand> = self.demands.iter().cloned().chain(wanted).collect();
-        if let Err(error) = self.kernel.set_demands(&both) {
-            return error!(%error, "the rules are not loaded anew: the kernel refuses their filters");
         }
-        let rules = Rules { config: self.start.options.rules.clone(), sources };
-        if self.inbox.push(Input::Reload(Box::new(rules))).is_err() {
-            return error!("the rules are not loaded anew: the agent is overloaded");
-        }
-        self.asked = Some(Instant::now() + RELOAD);
+    }
+
+    /// Has the kernel send what the old rules need and the new ones, and gives the core the new ones.
+    fn hand_over(&mut self) -> Result<(), String> {
+        let (mut trial, _) = Core::build(&self.start).map_err(|e| e.to_string())?;
+        self.served.iter().for_each(|served| trial.offer(served.offered().clone()));
+        let both: Vec<Demand> = self.demands.iter().cloned().chain(trial.demands()).collect();
+        self.kernel.set_demands(&both).map_err(|e| format!("the kernel refuses their filters: {e}"))?;
+        let rules = Rules { config: self.start.options.rules.clone(), sources: self.start.sources.clone() };
+        self.inbox.push(Input::Reload(Box::new(rules))).map_err(|_full| "the agent is overloaded".to_owned())
     }
 
     /// The core has loaded the rules anew.
@@ -468,6 +474,8 @@ impl Steering {
         let poller = self.kernel.poller();
         if self.polling.replace(poller) {
             adopt(&mut self.kernel);
+            // What ended while nobody looked.
+            self.polling.survey();
         }
         self.demands = demands;
         info!(

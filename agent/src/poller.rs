@@ -106,7 +106,7 @@ fn run(shared: &Shared, interval: Duration, surveyed: &Surveyed) {
             state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let (poller, stop) = (state.poller.clone(), state.stop);
-        let mut survey = std::mem::take(&mut state.survey);
+        let mut survey = poller.is_some() && std::mem::take(&mut state.survey);
         drop(state);
         if let Some(poller) = poller {
             let begun = clock::boot_now();

@@ -70,10 +70,13 @@ fn adopt<S: Store>(tp: Ptr, task: Ptr) {
         return;
     }
     let Some(known) = S::known(tp, true) else { return };
-    if known.tgid != 0 {
+    let mut role = known.role;
+    if role == role::LISTENER && state != tcp::LISTEN {
+        // A copy of who listened, taken while nobody looked: it says nothing of when this began or whose it is.
+        role = role::NONE;
+    } else if known.tgid != 0 {
         return;
     }
-    let mut role = known.role;
     if role == role::NONE {
         role = match state {
             tcp::LISTEN => role::LISTENER,

@@ -95,7 +95,7 @@ fn matters(new: u32) -> bool {
 /// A socket's state changed.
 #[inline(always)]
 fn changed<S: Store>(sk: Ptr, old: u32, new: u32) {
-    if !gate::wanted(net_flow::ID) {
+    if !gate::wanted(net_flow::ID) && !gate::wanted(net_tcp_connect::ID) {
         return;
     }
     let time = now();
@@ -107,7 +107,9 @@ fn changed<S: Store>(sk: Ptr, old: u32, new: u32) {
     }
     let Some(tp) = tcp_sock(sk) else { return };
     let tell = if new == tcp::ESTABLISHED { established::<S>(tp, old, time) } else { closed::<S>(tp, old) };
-    if let Some(tell) = tell {
+    if let Some(tell) = tell
+        && gate::wanted(net_flow::ID)
+    {
         report::<S, Btf>(tp, &tell, time);
     }
     if new == tcp::CLOSE {

@@ -149,7 +149,9 @@ impl Names for Ends {
     /// The end with the addresses of `leg` turned round: in the same namespace, else where it is in one other alone.
     fn name(&self, leg: &Leg) -> Option<Name> {
         let ends = self.known.get(&Key::of(leg.netns, leg.remote, leg.local))?;
-        let mut there = ends.iter().filter(|e| e.over.is_none_or(|over| over + SLACK >= leg.since)).map(|e| &e.peer);
+        // Without a beginning any who ever had these addresses would fit: then only who still has them.
+        let then = |over: u64| leg.since != 0 && over + SLACK >= leg.since;
+        let mut there = ends.iter().filter(|e| e.over.is_none_or(then)).map(|e| &e.peer);
         let found = match there.clone().find(|peer| peer.netns == leg.netns) {
             Some(peer) => peer,
             None => there.next().filter(|_| there.next().is_none())?,
@@ -219,6 +221,7 @@ mod tests {
         ends.learn(&leg(2, B, A), peer(2, 22, 2), Some(20));
         let asks = |since| Leg { since, ..leg(1, A, B) };
         assert_eq!((other(&ends, &asks(15)), other(&ends, &asks(21 + SLACK))), (22, 0));
+        assert_eq!(other(&ends, &asks(0)), 0, "it may have been any time");
         ends.learn(&leg(2, B, A), peer(2, 23, 2), None);
         assert_eq!(other(&ends, &asks(21 + SLACK)), 0, "what ended has ended, whoever is told to have accepted it");
         ends.learn(&leg(2, B, A), peer(3, 33, 2), None);

@@ -29,8 +29,8 @@ const GROUPS: usize = 16_384;
 /// Connections that ended and whose accept may still come.
 const ENDED: usize = 16_384;
 
-/// Nanoseconds until a loss is known for certain; it is looked for every second.
-const CERTAIN: u64 = 3_000_000_000;
+/// Nanoseconds until a loss is known for certain: it is looked for every second, unless rules are being loaded.
+const CERTAIN: u64 = 10_000_000_000;
 
 /// Who owns a connection: the part of a record's header that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +275,14 @@ impl Flows {
         known.paths = known.paths.saturating_sub(u32::from(ended));
     }
 
+    /// Forgets a connection that was not told to have ended.
+    fn drop_live(&mut self, cookie: u64) {
+        let group = self.live.remove(&cookie).and_then(|flow| flow.group);
+        if let Some(group) = group.and_then(|g| self.groups.get_mut(&g)) {
+            group.paths = group.paths.saturating_sub(1);
+        }
+    }
+
     fn forget_later(&mut self, cookie: u64, start: u64) {
         if self.ended.insert(cookie, start).is_none() {
             self.ended_order.push_back(cookie);
@@ -301,9 +309,11 @@ impl Flows {
     pub fn tick(&mut self, now: u64) {
         self.top.choose();
         if let Some((begun, _)) = self.survey.take_if(|(_, ended)| now > *ended + CERTAIN) {
-            let before = self.live.len();
-            self.live.retain(|_, flow| flow.told >= begun);
-            self.counts.unseen_ends += (before - self.live.len()) as u64;
+            // Of what only its accept is known the kernel may have nothing to tell before its end.
+            let gone: Vec<u64> =
+                self.live.iter().filter(|(_, f)| f.told < begun && f.start != 0).map(|(cookie, _)| *cookie).collect();
+            self.counts.unseen_ends += gone.len() as u64;
+            gone.into_iter().for_each(|cookie| self.drop_live(cookie));
         }
     }
 
@@ -324,7 +334,7 @@ impl Flows {
             let Some((age, cookie)) = self.by_age.pop_front() else { return };
             if self.live.get(&cookie).is_some_and(|f| f.age == age) {
                 if over {
-                    self.live.remove(&cookie);
+                    self.drop_live(cookie);
                     self.counts.evicted += 1;
                 } else {
                     self.by_age.push_back((age, cookie));

@@ -1,7 +1,7 @@
 //! Where a connection is, and who is at its other end: what is joined to its record from what else is known.
 
 use haechi_ebpf::event::{existing_process, net_flow, net_tcp_accept, net_tcp_connect, sched_process_exec as exec};
-use haechi_ebpf::flow::Phase;
+use haechi_ebpf::flow::{Phase, tcp};
 use haechi_ebpf::wire::at;
 use haechi_signatures::model::{Event, Processes};
 use serde::Serialize;
@@ -47,7 +47,8 @@ impl Places {
             exec::ID | existing_process::ID => return self.networks.learn(event),
             net_flow::ID => {
                 let phase = view.number(net_flow::field::phase);
-                if phase == Some(Phase::Failed as u64) {
+                let asks = view.number(net_flow::field::state) == Some(tcp::SYN_SENT.into());
+                if asks || phase == Some(Phase::Failed as u64) {
                     return;
                 }
                 (net_flow::field::cookie, (phase == Some(Phase::End as u64)).then(|| view.time()))
@@ -56,7 +57,7 @@ impl Places {
             net_tcp_accept::ID => (net_tcp_accept::field::cookie, None),
             _ => return,
         };
-        let (Some(cookie), Some(leg)) = (view.number(cookie), Leg::of(view)) else { return };
+        let (Some(cookie), Some(leg)) = (view.number(cookie).filter(|c| *c != 0), Leg::of(view)) else { return };
         let since = if view.event() == net_flow::ID { leg.since } else { 0 };
         let peer = Peer {
             flow: (cookie, since),

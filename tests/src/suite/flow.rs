@@ -18,7 +18,8 @@ pub(super) const TESTS: &[Test] = &[
     ("flow::mapped", |c| exact(c, "[::]:0", Some("::ffff:127.0.0.1"))),
     ("flow::inet_to_dual_stack", |c| exact(c, "[::]:0", Some("127.0.0.1"))),
     ("flow::nothing_sent", nothing),
-    ("flow::only_what_is_asked_for", quiet),
+    ("flow::only_what_is_asked_for", |c| quiet(c, "poll_seconds: 1")),
+    ("flow::connects_without_flows", |c| quiet(c, "enabled: false")),
 ];
 
 const THERE: u64 = 100_003;
@@ -130,11 +131,11 @@ fn nothing(context: &Context) -> Result<()> {
     agent.stop().map(drop)
 }
 
-/// Who asks for connects alone gets them, and no flows.
-fn quiet(context: &Context) -> Result<()> {
+/// Who asks for connects alone gets them, and no flows, whether these are watched or not.
+fn quiet(context: &Context, flows: &str) -> Result<()> {
     let tree = format!("tree={}", std::process::id());
     let spec = Spec::run(&["--no-default-rules", "--events", CONNECT, "--scope", &tree]);
-    let agent = context.agent(&spec.config("flows:\n  poll_seconds: 1\n"))?;
+    let agent = context.agent(&spec.config(format!("flows:\n  {flows}\n")))?;
     let mut actors = Ends::new(context, "127.0.0.1:0")?;
     let ends = actors.connect(None)?;
     actors.exchange(&ends, 10, 10)?;

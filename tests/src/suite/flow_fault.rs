@@ -155,7 +155,7 @@ fn unseen(context: &Context) -> Result<()> {
         text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok())
     };
     let found =
-        wait_until(context.patience(), || Ok(metric("haechi_flows_unseen_ends_total").is_some_and(|n| n > 0.0)))?;
+        wait_until(context.patience() * 3, || Ok(metric("haechi_flows_unseen_ends_total").is_some_and(|n| n > 0.0)))?;
     ensure!(found, "{:?} unseen ends", metric("haechi_flows_unseen_ends_total"));
     lives.exchange(&ends, 83, 84)?;
     lives.close(&ends)?;
