@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// An address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,13 +102,22 @@ impl Address {
     }
 }
 
+/// How long another process may hold the directory of the socket.
+const TURN: Duration = Duration::from_secs(5);
+
 /// The socket gets its permissions under another name, and then its own: nobody can come in between.
 fn at_path(path: &Path, refused: &dyn Fn(io::Error) -> Error) -> Result<Listener, Error> {
     let dir = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(refused)?;
-    // Of two that start at once, the second finds the first.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
+    // Of two that start at once, the second finds the first. Whoever may open the directory can hold it for ever.
     let turn = File::open(dir).map_err(refused)?;
-    turn.lock().map_err(refused)?;
+    let begun = Instant::now();
+    while let Err(error) = turn.try_lock() {
+        if begun.elapsed() > TURN {
+            return Err(refused(error.into()));
+        }
+        thread::sleep(TURN / 100);
+    }
     if let Ok(there) = fs::symlink_metadata(path) {
         if !there.file_type().is_socket() {
             return Err(Error::NoSocket(path.to_owned()));

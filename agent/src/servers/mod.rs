@@ -51,6 +51,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections besides those of as many watchers as there may be.
 const OTHERS: usize = 32;
 
+/// Bytes of a request.
+const REQUEST: usize = 64 << 10;
+
 /// How it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -283,7 +286,7 @@ async fn serve(listener: Listener, served: Arc<Served>) -> Result<(), Box<dyn st
     let about =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(wire::DESCRIPTORS);
     let router = Grpc::builder()
-        .add_service(wire::Service::new(Service::new(served.clone())))
+        .add_service(wire::Service::new(Service::new(served.clone())).max_decoding_message_size(REQUEST))
         .add_service(health_service)
         .add_service(about().build_v1()?)
         .add_service(about().build_v1alpha()?);

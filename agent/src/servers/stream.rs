@@ -1,11 +1,13 @@
 //! One watcher: reads its stream at its own speed, picks, and hands on. When it is slow it falls behind in the ring, and
 //! nobody else notices.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use haechi_ebpf::loss::Loss;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tonic::Status;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
@@ -71,16 +73,18 @@ pub(super) fn watch(
     unserved: Vec<String>,
 ) -> Result<Steps, Status> {
     let form = Form::try_from(form).map_err(|e| Status::invalid_argument(e.to_string()))?;
-    let newest = served.lanes[stream as usize].ring.numbers().end;
+    let Range { start: oldest, end: newest } = served.lanes[stream as usize].ring.numbers();
     let (next, restarted) = match since {
         None => (newest, false),
-        Some(at) if !at.instance.is_empty() && at.instance != served.instance => (0, true),
+        Some(at) if !at.instance.is_empty() && at.instance != served.instance => (oldest, true),
         Some(at) if at.next > newest => {
             return Err(Status::out_of_range(format!("there is no record {} yet: the next is {newest}", at.next)));
         }
+        // Whatever there is.
+        Some(at) if at.next == 0 => (oldest, false),
         Some(at) => (at.next, false),
     };
-    let begin = Begin { instance: served.instance.clone(), next: next.max(1), restarted, unserved };
+    let begin = Begin { instance: served.instance.clone(), next, restarted, unserved };
     let place = Place::take(served, stream)?;
     let (steps, receiver) = mpsc::channel(AHEAD);
     let watcher = Watcher { place, form, pick, next, steps };
@@ -98,7 +102,13 @@ impl Watcher {
         loop {
             // Asked before it is read: what comes in between is news.
             let over = *news.borrow_and_update();
-            while self.some().await? {}
+            while self.some().await? {
+                // A pick that takes nothing sends nothing, and the thread belongs to all.
+                yield_now().await;
+                if self.steps.is_closed() {
+                    return Err(Gone);
+                }
+            }
             if over {
                 return Ok(());
             }

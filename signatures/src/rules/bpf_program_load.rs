@@ -16,7 +16,8 @@ const ABOUT: AboutDef = AboutDef {
     title: "A BPF program was loaded by an unusual program",
     description: "A process loaded a program into the kernel by bpf(2), and it is none of those that do so every \
                   day (systemd, container runtimes, network agents). Rootkits hide processes and connections this \
-                  way, and blind agents.",
+                  way, and blind agents. It is seen where the \
+                  tracepoint of all system calls is used anyway, and nowhere else: `haechi check` says so.",
     remedy: "Look at what was loaded and by whom (`bpftool prog`). If it was not you, stop that process: unless \
              it pinned its programs, they go with it. For an agent of yours, add its path to `allow` of this \
              rule.",

@@ -17,7 +17,8 @@ const ABOUT: AboutDef = AboutDef {
     title: "A kernel module was loaded",
     description: "A process loaded a module into the kernel. Rootkits come this way: from then on, nothing that \
                   the kernel says can be trusted. What the kernel itself asks for (hardware, file systems, \
-                  netfilter) is loaded by modprobe below a thread of the kernel and is not told.",
+                  netfilter) is loaded by modprobe below a thread of the kernel and is not told. It is seen where the \
+                  tracepoint of all system calls is used anyway, and nowhere else: `haechi check` says so.",
     remedy: "Look at which module it was (`lsmod`, `dmesg`) and who loaded it. If it was not you, the machine is \
              lost: save what you need for an analysis and rebuild it. For a tool of yours, add an exception for \
              its parent.",

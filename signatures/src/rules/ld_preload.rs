@@ -31,7 +31,7 @@ const ABOUT: AboutDef = AboutDef {
     excuses: &[
         ExcuseDef::below(PACKAGERS, PACKAGER_WHY),
         ExcuseDef::below(
-            &["/usr/bin/fakeroot", "/usr/bin/valgrind", "/usr/libexec/valgrind/*", "/usr/bin/rr", "/snap/*"],
+            &["/usr/bin/valgrind", "/usr/libexec/valgrind/*", "/usr/bin/rr", "/snap/*"],
             "they run programs with a library of their own by design",
         ),
     ],
@@ -97,5 +97,6 @@ fn hides(place: &str) -> bool {
     let path = crate::path::normal(place);
     let within = |dir: &&str| path.starts_with(*dir) || *path == *dir.trim_end_matches('/');
     let shared = ["/tmp/", "/var/tmp/"].iter().find_map(|dir| path.strip_prefix(dir));
-    HIDING.iter().any(within) || shared.is_some_and(|rest| rest.starts_with('.'))
+    // Where every AppImage mounts itself.
+    HIDING.iter().any(within) || shared.is_some_and(|rest| rest.starts_with('.') && !rest.starts_with(".mount_"))
 }

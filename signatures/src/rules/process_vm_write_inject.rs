@@ -17,7 +17,8 @@ const ABOUT: AboutDef = AboutDef {
     version: "1",
     title: "A process wrote into the memory of another one",
     description: "A process called process_vm_writev with another process as its target. It is the fastest way to \
-                  put one's own code or data into an honest program.",
+                  put one's own code or data into an honest program. It is seen where the \
+                  tracepoint of all system calls is used anyway, and nowhere else: `haechi check` says so.",
     remedy: "Look at both processes: who started the one that writes, and what the other one can reach. If nobody \
              is debugging it, stop both, and treat what the target had access to as stolen. For a debugger of \
              yours, add its path to `allow` of this rule.",

@@ -20,7 +20,8 @@ const ABOUT: AboutDef = AboutDef {
     title: "A shell takes its commands from the network",
     description: "A process connected to another machine and then became a shell whose standard input is a \
                   socket: whoever is at the other end types commands. `bash -i >& /dev/tcp/..`, `nc -e` and the \
-                  one-liners in Perl, Python, PHP and Ruby all end like this. A shell that sshd itself becomes is left alone: it gives users one over a socket, and may have asked a directory of users before.",
+                  one-liners that exec a shell end like this; one that is started as a child (Python's subprocess, PHP's \
+                  exec, `socat EXEC`) is not seen by this rule. A shell that sshd itself becomes is left alone: it gives users one over a socket, and may have asked a directory of users before.",
     remedy: "Cut the connection and isolate the workload. Then look for the service that was broken into: it is \
              usually the nearest parent that listens on the network. Everything that this user can reach is in \
              doubt.",

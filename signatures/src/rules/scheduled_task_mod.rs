@@ -56,12 +56,16 @@ pub(super) fn new() -> Written {
     Written::new(&ABOUT, FILES)
 }
 
-/// Not what systemd makes for as long as it runs, what `at` keeps of the output of tasks, or what only ends alike.
+/// Where systemd looks for timers that stay: systemd.unit(5).
+const UNITS: &[&str] = &["/etc/systemd/", "/usr/lib/systemd/", "/lib/systemd/", "/usr/local/lib/systemd/"];
+/// The same below the home of a user.
+const USER_UNITS: &[&str] = &["/.config/systemd/user/", "/.local/share/systemd/user/"];
+
+/// Not what systemd makes for as long as it runs, when a timer last ran, what `at` keeps of the output of tasks, or what
+/// only ends alike.
 fn is_kept(path: &str) -> bool {
-    let timer = path.ends_with(".timer");
-    let unit = path.contains("/systemd/") && !path.starts_with("/run/");
-    if timer {
-        unit
+    if path.ends_with(".timer") {
+        UNITS.iter().any(|dir| path.starts_with(dir)) || USER_UNITS.iter().any(|dir| path.contains(dir))
     } else {
         !path.starts_with("/var/spool/cron/atspool/") && !path.starts_with("/var/spool/at/spool/")
     }
