@@ -31,7 +31,7 @@ pub(crate) struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { append: Vec::new(), icount: false, memory: 2048, cpus: 2 }
+        Self { append: Vec::new(), icount: false, memory: 3072, cpus: 2 }
     }
 }
 
