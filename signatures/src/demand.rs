@@ -1,7 +1,7 @@
 //! What a rule, a sink or the command line needs to see. The agent turns demands into kernel filters and a hook plan:
 //! what nobody demands is neither attached nor sent.
 
-use haechi_ebpf::event::{EventId, security_file_open};
+use haechi_ebpf::event::{EventId, security_file_open, syscall};
 
 /// Paths of interest: any one of them is enough. Empty: every path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,12 @@ impl Demand {
     #[must_use]
     pub fn at(event: EventId, paths: Paths) -> Self {
         Self { event, paths, ..Self::default() }
+    }
+
+    /// All calls of this name, where system calls are looked at anyway.
+    #[must_use]
+    pub fn call_if_cheap(name: &'static str) -> Self {
+        Self { syscall: Some(name), if_cheap: true, ..Self::of(syscall::ID) }
     }
 
     /// All opens of these paths that can change the file.

@@ -179,6 +179,26 @@ impl<'a> Event<'a> {
         self.view.event() == ID && self.number(flags).is_none_or(|f| f as u32 & WRITE_FLAGS != 0)
     }
 
+    /// Whether it opens a file in a way that lets it be read; an open whose flags are unknown may.
+    #[must_use]
+    pub fn can_read(&self) -> bool {
+        use security_file_open::{ID, field::flags};
+        const O_ACCMODE: u64 = 3;
+        const O_WRONLY: u64 = 1;
+        self.view.event() == ID && self.number(flags).is_none_or(|f| f & O_ACCMODE != O_WRONLY)
+    }
+
+    /// Whether what it opens holds anything: neither a directory, nor a mere place (`O_PATH`).
+    #[must_use]
+    pub fn opens_content(&self) -> bool {
+        use security_file_open::field::{flags, inode_mode};
+        const O_PATH: u64 = 0o10_000_000;
+        const S_IFMT: u64 = 0o170_000;
+        const S_IFDIR: u64 = 0o040_000;
+        self.number(flags).is_none_or(|f| f & O_PATH == 0)
+            && self.number(inode_mode).is_none_or(|m| m & S_IFMT != S_IFDIR)
+    }
+
     /// The container it happened in.
     #[must_use]
     pub fn container(&self) -> Option<&'a Container> {

@@ -1,14 +1,13 @@
 //! TRC-109: a process looked whether the layout of memory is random.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::security_file_open as open;
 use serde_json::json;
 
+use super::plain::Plain;
 use crate::demand::{Demand, Paths};
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path;
-use crate::rule::{AboutDef, Emit, Signature};
+use crate::rule::{AboutDef, Emit};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-109",
@@ -25,31 +24,18 @@ const ABOUT: AboutDef = AboutDef {
     excuses: &[],
 };
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::at(open::ID, Paths { leaves: vec!["randomize_va_space".to_owned()], ..Paths::default() })]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        vec![Demand::at(open::ID, Paths { leaves: vec!["randomize_va_space".to_owned()], ..Paths::default() })]
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        const O_ACCMODE: u64 = 3;
-        const O_WRONLY: u64 = 1;
-        let reads = event.number(open::field::flags).is_none_or(|f| f & O_ACCMODE != O_WRONLY);
-        let Some(place) = path::of(event).filter(|p| reads && p.path.ends_with("/sys/kernel/randomize_va_space"))
-        else {
-            return;
-        };
-        emit.fire(place.path.as_ref(), [("path", json!(place.path))]);
-    }
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    let reads = event.can_read();
+    let Some(place) = path::of(event).filter(|p| reads && p.path.ends_with("/sys/kernel/randomize_va_space")) else {
+        return;
+    };
+    emit.fire(place.path.as_ref(), [("path", json!(place.path))]);
 }

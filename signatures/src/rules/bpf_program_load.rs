@@ -1,13 +1,12 @@
 //! HCH-005: a program that nobody knows put code into the kernel by bpf(2).
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::syscall;
 use serde_json::json;
 
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::model::{Event, Severity};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "HCH-005",
@@ -57,30 +56,19 @@ const ABOUT: AboutDef = AboutDef {
     ],
 };
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::call_if_cheap("bpf")]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        let of = |name| Demand { syscall: Some(name), if_cheap: true, ..Demand::of(syscall::ID) };
-        ["bpf"].map(of).to_vec()
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        const BPF_PROG_LOAD: u64 = 5;
-        let loaded = event.number(syscall::field::arg0).map(|cmd| cmd & 0xffff_ffff) == Some(BPF_PROG_LOAD);
-        // Looking whether the kernel would take a program fails more often than not, and leaves nothing behind.
-        if loaded && event.view.ret().is_some_and(|fd| fd >= 0) {
-            emit.fire("program", [("command", json!("BPF_PROG_LOAD"))]);
-        }
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    const BPF_PROG_LOAD: u64 = 5;
+    let loaded = event.number(syscall::field::arg0).map(|cmd| cmd & 0xffff_ffff) == Some(BPF_PROG_LOAD);
+    // Looking whether the kernel would take a program fails more often than not, and leaves nothing behind.
+    if loaded && event.view.ret().is_some_and(|fd| fd >= 0) {
+        emit.fire("program", [("command", json!("BPF_PROG_LOAD"))]);
     }
 }

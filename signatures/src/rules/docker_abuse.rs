@@ -1,14 +1,13 @@
 //! TRC-1019: a process in a container talks to the runtime that runs it.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::security_socket_connect as connect;
 use serde_json::json;
 
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path::leaf;
-use crate::rule::{AboutDef, Emit, Signature};
+use crate::rule::{AboutDef, Emit};
 use crate::sockaddr::SockAddr;
 
 const ABOUT: AboutDef = AboutDef {
@@ -31,31 +30,21 @@ const ABOUT: AboutDef = AboutDef {
 /// Sockets of runtimes.
 const SOCKETS: &[&str] = &["docker.sock", "containerd.sock", "crio.sock", "podman.sock", "dockershim.sock"];
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::of(connect::ID)]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        vec![Demand::of(connect::ID)]
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        let Some(SockAddr::Unix(path)) = event.text(connect::field::remote_addr).and_then(|t| SockAddr::parse(t.bytes))
-        else {
-            return;
-        };
-        let path = String::from_utf8_lossy(path);
-        if SOCKETS.contains(&leaf(&path)) && event.container().is_some() {
-            emit.fire(path.as_ref(), [("socket", json!(path))]);
-        }
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    let Some(SockAddr::Unix(path)) = event.text(connect::field::remote_addr).and_then(|t| SockAddr::parse(t.bytes))
+    else {
+        return;
+    };
+    let path = String::from_utf8_lossy(path);
+    if SOCKETS.contains(&leaf(&path)) && event.container().is_some() {
+        emit.fire(path.as_ref(), [("socket", json!(path))]);
     }
 }

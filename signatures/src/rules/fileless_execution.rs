@@ -1,15 +1,14 @@
 //! TRC-105: a program was started from memory: from a memfd, or from a file system that lives in memory.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::sched_process_exec as exec;
 use serde_json::json;
 
 use super::known::program_before;
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path::{leaf, normal};
-use crate::rule::{AboutDef, Emit, Signature};
+use crate::rule::{AboutDef, Emit};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-105",
@@ -36,51 +35,38 @@ const RUNTIMES: &[&str] = &["runc", "crun"];
 const RUNTIME_MEMFDS: &[&str] = &["runc_cloned:/proc/self/exe", "libcrun"];
 const RUNTIME_DIRS: &[&str] = &["/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/usr/libexec/"];
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    // No paths: a script is known by the path it was called by, not by that of its interpreter.
+    vec![Demand::of(exec::ID)]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        // No paths: a script is known by the path it was called by, not by that of its interpreter.
-        vec![Demand::of(exec::ID)]
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        let Some(path) = event.text(exec::field::pathname) else { return };
-        let path = String::from_utf8_lossy(path.bytes);
-        if let Some(name) = memfd(&path) {
-            if !runtime_copy(event, name) {
-                emit.fire(
-                    path.as_ref(),
-                    [("pathname", json!(path)), ("kind", json!("memfd")), ("argv0", argv0(event))],
-                );
-            }
-        } else if in_shared_memory(&path) {
-            let deleted = event.number(exec::field::nlink) == Some(0);
-            emit.fire(
-                path.as_ref(),
-                [
-                    ("pathname", json!(path)),
-                    ("kind", json!("shared memory")),
-                    ("deleted", json!(deleted)),
-                    ("argv0", argv0(event)),
-                ],
-            );
-        } else if let Some(script) = script(event) {
-            emit.fire(
-                script.clone(),
-                [("pathname", json!(path)), ("kind", json!("script in shared memory")), ("script", json!(script))],
-            );
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    let Some(path) = event.text(exec::field::pathname) else { return };
+    let path = String::from_utf8_lossy(path.bytes);
+    if let Some(name) = memfd(&path) {
+        if !runtime_copy(event, name) {
+            emit.fire(path.as_ref(), [("pathname", json!(path)), ("kind", json!("memfd")), ("argv0", argv0(event))]);
         }
+    } else if in_shared_memory(&path) {
+        let deleted = event.number(exec::field::nlink) == Some(0);
+        emit.fire(
+            path.as_ref(),
+            [
+                ("pathname", json!(path)),
+                ("kind", json!("shared memory")),
+                ("deleted", json!(deleted)),
+                ("argv0", argv0(event)),
+            ],
+        );
+    } else if let Some(script) = script(event) {
+        emit.fire(
+            script.clone(),
+            [("pathname", json!(path)), ("kind", json!("script in shared memory")), ("script", json!(script))],
+        );
     }
 }
 

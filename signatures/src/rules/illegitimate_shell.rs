@@ -1,15 +1,14 @@
 //! TRC-1016: a web server became, or started, a shell.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::sched_process_exec as exec;
 use serde_json::json;
 
 use super::known::is_shell;
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path::leaf;
-use crate::rule::{AboutDef, Emit, Signature};
+use crate::rule::{AboutDef, Emit};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-1016",
@@ -31,36 +30,25 @@ const ABOUT: AboutDef = AboutDef {
 const SERVERS: &[&str] =
     &["nginx", "httpd", "httpd-foregroun", "http-nio", "lighttpd", "apache", "apache2", "caddy", "openresty"];
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::of(exec::ID)]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        vec![Demand::of(exec::ID)]
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    let Some(before) = event.str(exec::field::prev_comm) else { return };
+    // Threads of Tomcat are numbered: http-nio-8080-e.
+    if !SERVERS.contains(&before) && !before.starts_with("http-nio-") {
+        return;
     }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        let Some(before) = event.str(exec::field::prev_comm) else { return };
-        // Threads of Tomcat are numbered: http-nio-8080-e.
-        if !SERVERS.contains(&before) && !before.starts_with("http-nio-") {
-            return;
-        }
-        let (Some(path), called) = (event.str(exec::field::pathname), event.str(exec::field::cmdpath)) else { return };
-        // A script is known by its own name: a CGI script in shell is what the server was set up to run.
-        let script = called.zip(event.str(exec::field::interp)).is_some_and(|(called, interp)| called != interp);
-        if is_shell(path) && !script || called.is_some_and(is_shell) {
-            let argv =
-                event.text(exec::field::argv).map(|a| a.strings().map(String::from_utf8_lossy).collect::<Vec<_>>());
-            emit.fire(leaf(path), [("server", json!(before)), ("shell", json!(path)), ("argv", json!(argv))]);
-        }
+    let (Some(path), called) = (event.str(exec::field::pathname), event.str(exec::field::cmdpath)) else { return };
+    // A script is known by its own name: a CGI script in shell is what the server was set up to run.
+    let script = called.zip(event.str(exec::field::interp)).is_some_and(|(called, interp)| called != interp);
+    if is_shell(path) && !script || called.is_some_and(is_shell) {
+        let argv = event.text(exec::field::argv).map(|a| a.strings().map(String::from_utf8_lossy).collect::<Vec<_>>());
+        emit.fire(leaf(path), [("server", json!(before)), ("shell", json!(path)), ("argv", json!(argv))]);
     }
 }

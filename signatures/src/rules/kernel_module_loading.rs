@@ -1,14 +1,12 @@
 //! TRC-1017: code was put into the kernel as a module.
 
-use std::sync::Arc;
-
-use haechi_ebpf::event::syscall;
 use serde_json::json;
 
 use super::known::{PACKAGER_WHY, PACKAGERS};
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::model::{Event, Severity};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-1017",
@@ -40,30 +38,19 @@ const ABOUT: AboutDef = AboutDef {
     ],
 };
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    ["init_module", "finit_module"].map(Demand::call_if_cheap).to_vec()
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        let of = |name| Demand { syscall: Some(name), if_cheap: true, ..Demand::of(syscall::ID) };
-        ["init_module", "finit_module"].map(of).to_vec()
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        let loaded = event.view.ret() == Some(0);
-        // Threads of the kernel have no program: what they run, the kernel asked for.
-        let by_kernel = event.ancestors(1).next().and_then(|p| p.images.last()).is_some_and(|i| i.exe.is_empty());
-        if loaded && !by_kernel {
-            emit.fire(event.name(), [("call", json!(event.name()))]);
-        }
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    let loaded = event.view.ret() == Some(0);
+    // Threads of the kernel have no program: what they run, the kernel asked for.
+    let by_kernel = event.ancestors(1).next().and_then(|p| p.images.last()).is_some_and(|i| i.exe.is_empty());
+    if loaded && !by_kernel {
+        emit.fire(event.name(), [("call", json!(event.name()))]);
     }
 }

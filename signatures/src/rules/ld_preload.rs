@@ -1,15 +1,14 @@
 //! TRC-107: a library was put before all others, by the environment of a program or for every program.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::sched_process_exec as exec;
 use serde_json::json;
 
 use super::known::{PACKAGER_WHY, PACKAGERS};
+use super::plain::Plain;
 use super::written::Files;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::model::{Event, Severity};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-107",
@@ -48,40 +47,30 @@ const INSTALLED: &[&str] = &[
 /// Where anybody can put a file, and nobody looks.
 const HIDING: &[&str] = &["/dev/shm/", "/dev/mqueue/", "/run/shm/"];
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::of(exec::ID), FILES.demand()]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        vec![Demand::of(exec::ID), FILES.demand()]
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    if event.view.event() != exec::ID {
+        return FILES.look(event, emit);
     }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        if event.view.event() != exec::ID {
-            return FILES.look(event, emit);
-        }
-        let Some(env) = event.text(exec::field::env) else { return };
-        // One look at each variable, in every exec of the machine: nothing is copied.
-        for variable in env.strings().filter(|v| v.starts_with(b"LD_")) {
-            let text = String::from_utf8_lossy(variable);
-            let Some((name, value)) = text.split_once('=') else { continue };
-            let odd: fn(&str) -> bool = match name {
-                "LD_PRELOAD" | "LD_AUDIT" => is_elsewhere,
-                "LD_LIBRARY_PATH" => hides,
-                _ => continue,
-            };
-            if let Some(place) = value.split([':', ' ', ';']).find(|p| odd(p)) {
-                emit.fire(place, [("variable", json!(name)), ("value", json!(value)), ("place", json!(place))]);
-            }
+    let Some(env) = event.text(exec::field::env) else { return };
+    // One look at each variable, in every exec of the machine: nothing is copied.
+    for variable in env.strings().filter(|v| v.starts_with(b"LD_")) {
+        let text = String::from_utf8_lossy(variable);
+        let Some((name, value)) = text.split_once('=') else { continue };
+        let odd: fn(&str) -> bool = match name {
+            "LD_PRELOAD" | "LD_AUDIT" => is_elsewhere,
+            "LD_LIBRARY_PATH" => hides,
+            _ => continue,
+        };
+        if let Some(place) = value.split([':', ' ', ';']).find(|p| odd(p)) {
+            emit.fire(place, [("variable", json!(name)), ("value", json!(value)), ("place", json!(place))]);
         }
     }
 }

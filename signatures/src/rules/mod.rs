@@ -13,6 +13,7 @@ mod kernel_module_loading;
 mod known;
 mod ld_preload;
 mod log_wiping;
+mod plain;
 mod proc_mem_access;
 mod proc_mem_code_injection;
 mod process_vm_write_inject;
@@ -28,18 +29,18 @@ use crate::rule::Signature;
 
 /// Rules written in Rust.
 pub const RUST: &[fn() -> Box<dyn Signature>] = &[
-    || Box::new(fileless_execution::Rule::new()),
-    || Box::new(stdio_over_socket::Rule::new()),
-    || Box::new(sensitive_credential_read::Rule::new()),
-    || Box::new(aslr_inspection::Rule::new()),
-    || Box::new(bpf_program_load::Rule::new()),
-    || Box::new(docker_abuse::Rule::new()),
-    || Box::new(illegitimate_shell::Rule::new()),
-    || Box::new(kernel_module_loading::Rule::new()),
-    || Box::new(ld_preload::Rule::new()),
-    || Box::new(proc_mem_access::Rule::new()),
-    || Box::new(proc_mem_code_injection::Rule::new()),
-    || Box::new(process_vm_write_inject::Rule::new()),
+    || Box::new(fileless_execution::new()),
+    || Box::new(stdio_over_socket::new()),
+    || Box::new(sensitive_credential_read::new()),
+    || Box::new(aslr_inspection::new()),
+    || Box::new(bpf_program_load::new()),
+    || Box::new(docker_abuse::new()),
+    || Box::new(illegitimate_shell::new()),
+    || Box::new(kernel_module_loading::new()),
+    || Box::new(ld_preload::new()),
+    || Box::new(proc_mem_access::new()),
+    || Box::new(proc_mem_code_injection::new()),
+    || Box::new(process_vm_write_inject::new()),
     || Box::new(reverse_shell::Rule::new()),
     || Box::new(agent_tampering::new()),
     || Box::new(authorized_keys_modification::new()),

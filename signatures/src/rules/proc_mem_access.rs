@@ -1,16 +1,15 @@
 //! TRC-1023: the memory of another process was opened for reading.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::security_file_open as open;
 use haechi_ebpf::wire::at;
 use serde_json::json;
 
 use super::known::{DEBUGGERS, memory_of};
+use super::plain::Plain;
 use crate::demand::{Demand, Paths};
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path;
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-1023",
@@ -41,37 +40,25 @@ const ABOUT: AboutDef = AboutDef {
         ),
     ],
 };
-const O_ACCMODE: u64 = 3;
-const O_WRONLY: u64 = 1;
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    let paths = Paths { leaves: vec!["mem".to_owned()], ..Paths::default() };
+    vec![Demand::at(open::ID, paths)]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        let paths = Paths { leaves: vec!["mem".to_owned()], ..Paths::default() };
-        vec![Demand::at(open::ID, paths)]
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    if !event.can_read() {
+        return;
     }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        if event.number(open::field::flags).is_some_and(|f| f & O_ACCMODE == O_WRONLY) {
-            return;
-        }
-        let Some(place) = path::of(event) else { return };
-        let Some(pid) = memory_of(&place.path) else { return };
-        // Its own is no secret of another one.
-        if [at::NS_TGID, at::TGID].iter().any(|n| event.view.header_u32(*n) == pid) {
-            return;
-        }
-        emit.fire(place.path.as_ref(), [("path", json!(place.path)), ("target_pid", json!(pid))]);
+    let Some(place) = path::of(event) else { return };
+    let Some(pid) = memory_of(&place.path) else { return };
+    // Its own is no secret of another one.
+    if [at::NS_TGID, at::TGID].iter().any(|n| event.view.header_u32(*n) == pid) {
+        return;
     }
+    emit.fire(place.path.as_ref(), [("path", json!(place.path)), ("target_pid", json!(pid))]);
 }

@@ -1,14 +1,13 @@
 //! TRC-1024: the memory of another process was opened for writing.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::known::{DEBUGGERS, memory_of};
+use super::plain::Plain;
 use crate::demand::{Demand, Paths};
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path;
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-1024",
@@ -36,30 +35,20 @@ const ABOUT: AboutDef = AboutDef {
     ],
 };
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    let paths = Paths { leaves: vec!["mem".to_owned()], ..Paths::default() };
+    vec![Demand::written(paths)]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        let paths = Paths { leaves: vec!["mem".to_owned()], ..Paths::default() };
-        vec![Demand::written(paths)]
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    if !event.can_write() {
+        return;
     }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        if !event.can_write() {
-            return;
-        }
-        let Some(place) = path::of(event) else { return };
-        let Some(pid) = memory_of(&place.path) else { return };
-        emit.fire(place.path.as_ref(), [("path", json!(place.path)), ("target_pid", json!(pid))]);
-    }
+    let Some(place) = path::of(event) else { return };
+    let Some(pid) = memory_of(&place.path) else { return };
+    emit.fire(place.path.as_ref(), [("path", json!(place.path)), ("target_pid", json!(pid))]);
 }

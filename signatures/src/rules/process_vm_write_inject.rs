@@ -1,15 +1,14 @@
 //! TRC-1025: a process wrote into the memory of another one in one call.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::syscall;
 use haechi_ebpf::wire::at;
 use serde_json::json;
 
 use super::known::DEBUGGERS;
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::model::{Event, Severity};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "TRC-1025",
@@ -31,29 +30,18 @@ const ABOUT: AboutDef = AboutDef {
     )],
 };
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::call_if_cheap("process_vm_writev")]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        let of = |name| Demand { syscall: Some(name), if_cheap: true, ..Demand::of(syscall::ID) };
-        ["process_vm_writev"].map(of).to_vec()
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        let Some(pid) = event.number(syscall::field::arg0).map(|p| p as i32) else { return };
-        // The call counts processes as its caller does.
-        if pid as u32 != event.view.header_u32(at::NS_TGID) {
-            emit.fire(format!("pid {pid}"), [("target_pid", json!(pid))]);
-        }
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    let Some(pid) = event.number(syscall::field::arg0).map(|p| p as i32) else { return };
+    // The call counts processes as its caller does.
+    if pid as u32 != event.view.header_u32(at::NS_TGID) {
+        emit.fire(format!("pid {pid}"), [("target_pid", json!(pid))]);
     }
 }

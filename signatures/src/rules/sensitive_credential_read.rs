@@ -1,16 +1,15 @@
 //! HCH-001: a file that holds password hashes or private keys was opened for reading by a program that has no business
 //! with it.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::security_file_open as open;
 use serde_json::json;
 
 use super::known::PACKAGERS;
+use super::plain::Plain;
 use crate::demand::{Demand, Paths};
-use crate::model::{About, Event, Severity};
+use crate::model::{Event, Severity};
 use crate::path::{self, leaf};
-use crate::rule::{AboutDef, Emit, ExcuseDef, Signature};
+use crate::rule::{AboutDef, Emit, ExcuseDef};
 
 const ABOUT: AboutDef = AboutDef {
     id: "HCH-001",
@@ -94,53 +93,35 @@ const PROGRAM_DIRS: &str = "/usr/bin /usr/sbin /bin /sbin /usr/lib/openssh /usr/
     /usr/libexec /usr/lib/systemd /lib/systemd /usr/lib/accountsservice /usr/lib/policykit-1 /usr/lib/polkit-1 \
     /usr/libexec/sssd /usr/lib/gdm3";
 
-const O_ACCMODE: u64 = 3;
-const O_WRONLY: u64 = 1;
-const O_PATH: u64 = 0o10_000_000;
-const S_IFMT: u64 = 0o170_000;
-const S_IFDIR: u64 = 0o040_000;
-
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    let leaves = SECRETS.iter().flat_map(|s| s.leaves).map(|l| (*l).to_owned()).collect();
+    vec![Demand::at(open::ID, Paths { leaves, ..Paths::default() })]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        let leaves = SECRETS.iter().flat_map(|s| s.leaves).map(|l| (*l).to_owned()).collect();
-        vec![Demand::at(open::ID, Paths { leaves, ..Paths::default() })]
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    if !event.can_read() || !event.opens_content() {
+        return;
     }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        let flags = event.number(open::field::flags).unwrap_or(0);
-        let directory = event.number(open::field::inode_mode).is_some_and(|m| m & S_IFMT == S_IFDIR);
-        if flags & O_ACCMODE == O_WRONLY || flags & O_PATH != 0 || directory {
-            return;
-        }
-        let Some(place) = path::of(event) else { return };
-        let Some(secret) = SECRETS.iter().find(|s| s.is_at(&place)) else { return };
-        let exe = event.exe();
-        if listed(secret.readers, leaf(exe)) && listed(PROGRAM_DIRS, directory_of(exe)) {
-            return;
-        }
-        emit.fire_as(
-            secret.technique,
-            place.path.as_ref(),
-            [
-                ("path", json!(place.path)),
-                ("secret", json!(secret.name)),
-                ("technique", json!(secret.technique.1)),
-                ("path_from_user", json!(place.from_user)),
-            ],
-        );
+    let Some(place) = path::of(event) else { return };
+    let Some(secret) = SECRETS.iter().find(|s| s.is_at(&place)) else { return };
+    let exe = event.exe();
+    if listed(secret.readers, leaf(exe)) && listed(PROGRAM_DIRS, directory_of(exe)) {
+        return;
     }
+    emit.fire_as(
+        secret.technique,
+        place.path.as_ref(),
+        [
+            ("path", json!(place.path)),
+            ("secret", json!(secret.name)),
+            ("technique", json!(secret.technique.1)),
+            ("path_from_user", json!(place.from_user)),
+        ],
+    );
 }
 
 impl Secret {

@@ -1,13 +1,12 @@
 //! TRC-101, its simple form: standard input, output or error is a socket that is being connected to the network.
 
-use std::sync::Arc;
-
 use haechi_ebpf::event::security_socket_connect as connect;
 use serde_json::json;
 
+use super::plain::Plain;
 use crate::demand::Demand;
-use crate::model::{About, Event, Severity};
-use crate::rule::{AboutDef, Emit, Signature};
+use crate::model::{Event, Severity};
+use crate::rule::{AboutDef, Emit};
 use crate::sockaddr::SockAddr;
 
 const ABOUT: AboutDef = AboutDef {
@@ -28,36 +27,26 @@ const ABOUT: AboutDef = AboutDef {
 
 const STDIO: [&str; 3] = ["standard input", "standard output", "standard error"];
 
-pub(super) struct Rule(Arc<About>);
-
-impl Rule {
-    pub(super) fn new() -> Self {
-        Self(ABOUT.about())
-    }
+pub(super) fn new() -> Plain {
+    Plain::new(&ABOUT, demands, look)
 }
 
-impl Signature for Rule {
-    fn about(&self) -> &Arc<About> {
-        &self.0
-    }
+fn demands() -> Vec<Demand> {
+    vec![Demand::of(connect::ID)]
+}
 
-    fn demands(&self) -> Vec<Demand> {
-        vec![Demand::of(connect::ID)]
-    }
-
-    fn on_event(&mut self, event: &Event<'_>, emit: &mut Emit) {
-        // A negative descriptor is a huge one here.
-        let Some(fd) = event.number(connect::field::sockfd).filter(|fd| *fd < STDIO.len() as u64) else { return };
-        let addr = event.text(connect::field::remote_addr).and_then(|t| SockAddr::parse(t.bytes)?.inet());
-        let Some(addr) = addr.filter(|a| a.port() != 0) else { return };
-        emit.fire(
-            addr.to_string(),
-            [
-                ("descriptor", json!(fd)),
-                ("stream", json!(STDIO[fd as usize])),
-                ("address", json!(addr.ip().to_string())),
-                ("port", json!(addr.port())),
-            ],
-        );
-    }
+fn look(event: &Event<'_>, emit: &mut Emit) {
+    // A negative descriptor is a huge one here.
+    let Some(fd) = event.number(connect::field::sockfd).filter(|fd| *fd < STDIO.len() as u64) else { return };
+    let addr = event.text(connect::field::remote_addr).and_then(|t| SockAddr::parse(t.bytes)?.inet());
+    let Some(addr) = addr.filter(|a| a.port() != 0) else { return };
+    emit.fire(
+        addr.to_string(),
+        [
+            ("descriptor", json!(fd)),
+            ("stream", json!(STDIO[fd as usize])),
+            ("address", json!(addr.ip().to_string())),
+            ("port", json!(addr.port())),
+        ],
+    );
 }

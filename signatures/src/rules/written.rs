@@ -48,14 +48,10 @@ impl Files {
     /// Reports `event` if it opens one of them for writing.
     pub(super) fn look(&self, event: &Event<'_>, emit: &mut Emit) {
         const O_TRUNC: u64 = 0o1000;
-        const O_PATH: u64 = 0o10_000_000;
-        const S_IFMT: u64 = 0o170_000;
-        const S_IFDIR: u64 = 0o040_000;
-        let flags = event.number(open::field::flags);
-        let directory = event.number(open::field::inode_mode).is_some_and(|m| m & S_IFMT == S_IFDIR);
-        if directory || !event.can_write() || flags.is_some_and(|f| f & O_PATH != 0) {
+        if !event.can_write() || !event.opens_content() {
             return;
         }
+        let flags = event.number(open::field::flags);
         if self.emptied && flags.is_some_and(|f| f & O_TRUNC == 0) || self.contained && event.container().is_none() {
             return;
         }
