@@ -13,7 +13,7 @@ use crate::descriptor::socket;
 use crate::flow::{Beside, ByAddress, Store, now, own, role};
 use crate::mem::{Btf, Probe, Ptr, field, pointer};
 use crate::sock::{below, connected_from_here, tcp_sock};
-use crate::task::cgroup;
+use crate::task::Who;
 
 /// `struct bpf_iter__task_file { meta, task, fd, file }`, kernel/bpf/task_iter.c.
 #[unsafe(no_mangle)]
@@ -88,10 +88,7 @@ fn adopt<S: Store>(tp: Ptr, task: Ptr) {
         known.told = 0;
     }
     known.marks = known.marks & !mark::FORGOTTEN | mark::ADOPTED;
-    known.tgid = field::<Btf, u32>(task, fact::TASK_TGID);
-    known.uid = field::<Btf, u32>(pointer::<Btf>(task, fact::TASK_CRED), fact::CRED_UID);
-    known.cgroup = cgroup::<Btf>(task);
-    own::<Btf>(known, task);
+    own::<Btf>(known, task, &Who::of::<Btf>(task));
     S::number(tp, known);
     // Last: whoever looks meanwhile shall not tell of it without its owner.
     known.role = role;

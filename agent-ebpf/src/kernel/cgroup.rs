@@ -10,7 +10,7 @@ use crate::apart::apart;
 use crate::gate;
 use crate::mem::{Btf, Ptr, field, inside, pointer};
 use crate::record::Record;
-use crate::task::head;
+use crate::task::{begun, head};
 
 #[inline(always)]
 fn id(cgroup: Ptr) -> u64 {
@@ -26,11 +26,7 @@ fn hierarchy(cgroup: Ptr) -> u64 {
 #[inline(always)]
 fn life(ctx: &BtfTracePointContext, def: &'static EventDef, id_field: Field, path_field: Field, root_field: Field) {
     let (cgroup, path): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(1));
-    if gate::open(def.id).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(def) else { return };
-    head(&record, Step::Tracepoint, 0, None);
+    let Some(mut record) = begun(def, Step::Tracepoint, || 0, None) else { return };
     record.put(id_field, id(cgroup));
     record.put(root_field, hierarchy(cgroup));
     record.put_kernel_str::<0x1100>(path_field, path);

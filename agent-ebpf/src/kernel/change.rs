@@ -19,7 +19,7 @@ use crate::hooks::hooks;
 use crate::mem::{Mem, Probe, Ptr, pointer, pointers};
 use crate::record::Record;
 use crate::syscall::{Returned, at_exit};
-use crate::task::head;
+use crate::task::{begun, head};
 
 hooks! {
     /// `int security_path_unlink(const struct path *dir, struct dentry *dentry)`, security/security.c.
@@ -73,11 +73,7 @@ fn renaming<M: Mem>(old_dir: Ptr, old: Ptr, new_dir: Ptr, new: Ptr, _flags: u32,
 
     const FILE: Identity = Identity { dev: f::dev, inode: f::inode, ctime: None, mode: None };
 
-    if gate::open(rename::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&rename::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&rename::DEF, step, marks_of_call, ret) else { return };
     record.put_path::<M>(f::old_path, old, pointer::<M>(old_dir, fact::PATH_MNT));
     record.put_path::<M>(f::new_path, new, pointer::<M>(new_dir, fact::PATH_MNT));
     put_identity::<M>(&mut record, pointer::<M>(old, fact::DENTRY_INODE), &FILE);
@@ -88,11 +84,7 @@ fn renaming<M: Mem>(old_dir: Ptr, old: Ptr, new_dir: Ptr, new: Ptr, _flags: u32,
 fn linking<M: Mem>(dir: Ptr, dentry: Ptr, target: Ptr, step: Step, ret: Option<i64>) {
     use symlink::field as f;
 
-    if gate::open(symlink::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&symlink::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&symlink::DEF, step, marks_of_call, ret) else { return };
     record.put_path::<M>(f::linkpath, dentry, pointer::<M>(dir, fact::PATH_MNT));
     record.put_kernel_str::<GIVEN>(f::target, target);
     record.send();
@@ -115,11 +107,10 @@ fn device(dev: u64) -> u64 {
 fn making<M: Mem>(dir: Ptr, dentry: Ptr, mode: u32, dev: u32, step: Step, ret: Option<i64>) {
     use mknod::field as f;
 
-    if is_regular(mode.into()) || gate::open(mknod::ID).is_none() {
+    if is_regular(mode.into()) {
         return;
     }
-    let Some(mut record) = Record::begin(&mknod::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&mknod::DEF, step, marks_of_call, ret) else { return };
     record.put_path::<M>(f::file_name, dentry, pointer::<M>(dir, fact::PATH_MNT));
     record.put(f::mode, u64::from(mode) & 0xffff);
     record.put(f::dev, device(dev.into()));
@@ -148,11 +139,10 @@ fn permitting<M: Mem>(path: Ptr, mode: u32, step: Step, ret: Option<i64>) {
 #[inline(always)]
 fn unlinked(of: Returned) {
     let directory = of.action.flags_arg != Action::NONE && of.argument_at(of.action.flags_arg) & AT_REMOVEDIR != 0;
-    if of.ret != 0 || directory || gate::open(unlink::ID).is_none() {
+    if of.ret != 0 || directory {
         return;
     }
-    let Some(mut record) = Record::begin(&unlink::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&unlink::DEF) else { return };
     let (path, dir) = of.path();
     put_asked(&mut record, unlink::field::pathname, path, dir);
     record.send();
@@ -163,11 +153,10 @@ fn unlinked(of: Returned) {
 fn renamed(of: Returned) {
     use rename::field as f;
 
-    if of.ret != 0 || gate::open(rename::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&rename::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&rename::DEF) else { return };
     let (old, old_dir) = of.path();
     let (new, new_dir) = if of.action.dir_arg == Action::NONE {
         (of.argument::<1>(), old_dir)
@@ -184,11 +173,10 @@ fn renamed(of: Returned) {
 fn linked(of: Returned) {
     use symlink::field as f;
 
-    if of.ret != 0 || gate::open(symlink::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&symlink::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&symlink::DEF) else { return };
     let (path, dir) = of.path();
     put_asked(&mut record, f::linkpath, path, dir);
     record.put_given::<GIVEN, true>(f::target, of.argument::<0>());
@@ -201,11 +189,10 @@ fn made(of: Returned) {
     use mknod::field as f;
 
     let mode = of.argument_at(of.action.path_arg + 1);
-    if of.ret != 0 || is_regular(mode) || gate::open(mknod::ID).is_none() {
+    if of.ret != 0 || is_regular(mode) {
         return;
     }
-    let Some(mut record) = Record::begin(&mknod::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&mknod::DEF) else { return };
     let (path, dir) = of.path();
     put_asked(&mut record, f::file_name, path, dir);
     record.put(f::mode, mode & 0xffff);
@@ -218,11 +205,10 @@ fn made(of: Returned) {
 fn permitted(of: Returned) {
     use chmod::field as f;
 
-    if of.ret != 0 || gate::open(chmod::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&chmod::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&chmod::DEF) else { return };
     let mode = if of.action.path_arg == Action::NONE {
         let file = by_descriptor(of.argument::<0>() & 0xffff_ffff);
         let [mnt, dentry] = pointers::<Probe, 2>(file, [fact::FILE_MNT, fact::FILE_DENTRY]);

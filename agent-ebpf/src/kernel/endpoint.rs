@@ -18,7 +18,7 @@ use crate::record::Record;
 use crate::regs::{Call, argument, call, with_current_regs};
 use crate::socket::{Numbers, descriptor_of_call};
 use crate::syscall::{Returned, at_exit, at_return};
-use crate::task::head;
+use crate::task::{begun, head};
 
 hooks! {
     /// `int security_socket_create(int family, int type, int protocol, int kern)`, security/security.c.
@@ -62,23 +62,15 @@ fn put_kind(record: &mut Record, [family, kind, protocol, kern]: [i64; 4]) {
 
 #[inline(always)]
 fn creating<M: Mem>(family: i32, kind: i32, protocol: i32, kern: i32, step: Step, ret: Option<i64>) {
-    if gate::open(create::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&create::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&create::DEF, step, marks_of_call, ret) else { return };
     put_kind(&mut record, [family.into(), kind.into(), protocol.into(), kern.into()]);
     record.send();
 }
 
 #[inline(always)]
 fn binding<M: Mem>(_socket: Ptr, address: Ptr, len: i32, step: Step, ret: Option<i64>) {
-    if gate::open(bind::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&bind::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
-    put_descriptor(&mut record, bind::field::sockfd, [BIND, BIND]);
+    let Some(mut record) = begun(&bind::DEF, step, marks_of_call, ret) else { return };
+    put_descriptor(&mut record, bind::field::sockfd, [BIND]);
     record.put_address::<false>(bind::field::local_addr, address as u64, len as u32 as u64);
     record.send();
 }
@@ -87,12 +79,8 @@ fn binding<M: Mem>(_socket: Ptr, address: Ptr, len: i32, step: Step, ret: Option
 fn listening<M: Mem>(socket: Ptr, backlog: i32, step: Step, ret: Option<i64>) {
     use listen::field as f;
 
-    if gate::open(listen::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&listen::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
-    put_descriptor(&mut record, f::sockfd, [LISTEN, LISTEN]);
+    let Some(mut record) = begun(&listen::DEF, step, marks_of_call, ret) else { return };
+    put_descriptor(&mut record, f::sockfd, [LISTEN]);
     put_end::<LOCAL>(&mut record, f::local_addr, socket);
     record.put_int(f::backlog, backlog.into());
     record.send();
@@ -100,18 +88,14 @@ fn listening<M: Mem>(socket: Ptr, backlog: i32, step: Step, ret: Option<i64>) {
 
 #[inline(always)]
 fn accepting<M: Mem>(socket: Ptr, _new: Ptr, step: Step, ret: Option<i64>) {
-    if gate::open(accept::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&accept::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&accept::DEF, step, marks_of_call, ret) else { return };
     put_descriptor(&mut record, accept::field::sockfd, [ACCEPT, ACCEPT4]);
     put_end::<LOCAL>(&mut record, accept::field::local_addr, socket);
     record.send();
 }
 
 #[inline(always)]
-fn put_descriptor(record: &mut Record, field: Field, calls: [Numbers; 2]) {
+fn put_descriptor<const N: usize>(record: &mut Record, field: Field, calls: [Numbers; N]) {
     if let Some(descriptor) = descriptor_of_call(calls) {
         record.put_int(field, descriptor);
     }
@@ -160,11 +144,10 @@ fn put_end<const END: bool>(record: &mut Record, to: Field, socket: Ptr) {
 /// The raw plan: socket(2) returned.
 #[inline(always)]
 fn created(of: Returned) {
-    if of.ret < 0 || gate::open(create::ID).is_none() {
+    if of.ret < 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&create::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&create::DEF) else { return };
     let (family, protocol) = (of.argument::<0>() as i32, of.argument::<2>() as i32);
     let kind = (of.argument::<1>() & TYPE) as i64;
     put_kind(&mut record, [family.into(), kind, protocol.into(), 0]);
@@ -174,11 +157,10 @@ fn created(of: Returned) {
 /// The raw plan: bind(2) returned. Not the address that was asked for, but the one that it got.
 #[inline(always)]
 fn bound(of: Returned) {
-    if of.ret != 0 || gate::open(bind::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&bind::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&bind::DEF) else { return };
     put_socket(&mut record, of, bind::field::sockfd, bind::field::local_addr);
     record.send();
 }
@@ -188,11 +170,10 @@ fn bound(of: Returned) {
 fn listened(of: Returned) {
     use listen::field as f;
 
-    if of.ret != 0 || gate::open(listen::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&listen::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&listen::DEF) else { return };
     put_socket(&mut record, of, f::sockfd, f::local_addr);
     record.put_int(f::backlog, of.argument::<1>() as i32 as i64);
     record.send();
@@ -201,11 +182,10 @@ fn listened(of: Returned) {
 /// The raw plan: accept(2) or accept4(2) returned.
 #[inline(always)]
 fn accepted(of: Returned) {
-    if of.ret < 0 || gate::open(accept::ID).is_none() {
+    if of.ret < 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&accept::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&accept::DEF) else { return };
     put_socket(&mut record, of, accept::field::sockfd, accept::field::local_addr);
     record.send();
 }

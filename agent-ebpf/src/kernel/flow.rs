@@ -246,11 +246,7 @@ fn begin<S: Store>(sk: Ptr, role: u32, time: u64) {
     known.told = 0;
     known.began = time;
     with_current!(|task: M| {
-        let who = Who::current::<M>(task);
-        known.cgroup = who.cgroup;
-        known.uid = who.uid;
-        known.tgid = who.tgid;
-        own::<M>(known, task);
+        own::<M>(known, task, &Who::current::<M>(task));
         // Further paths of an MPTCP connection are opened by the kernel itself: whose it is, the connection says.
         if field::<M, u32>(task, fact::TASK_FLAGS) & PF_KTHREAD != 0 && group_of(sk) != 0 {
             known.tgid = 0;
@@ -269,7 +265,10 @@ fn group_of(sk: Ptr) -> u64 {
 
 /// Sets which process owns a socket.
 #[inline(always)]
-pub fn own<M: Mem>(known: &mut Known, task: Ptr) {
+pub fn own<M: Mem>(known: &mut Known, task: Ptr, who: &Who) {
+    known.cgroup = who.cgroup;
+    known.uid = who.uid;
+    known.tgid = who.tgid;
     known.owner_start = field::<M, u64>(pointer::<M>(task, fact::TASK_LEADER), fact::TASK_START);
     known.exec_id = field::<M, u32>(task, fact::TASK_EXEC_ID);
 }

@@ -8,12 +8,11 @@ use haechi_ebpf::program::Step;
 
 use crate::descriptor::by_descriptor;
 use crate::file::{GIVEN, marks_of_call, put_asked};
-use crate::gate;
 use crate::hooks::hooks;
 use crate::mem::{Mem, Probe, Ptr, get, pointer, pointers};
 use crate::record::Record;
 use crate::syscall::{Returned, at_exit};
-use crate::task::head;
+use crate::task::begun;
 
 hooks! {
     /// `int security_sb_mount(const char *dev_name, const struct path *path, const char *type, unsigned long flags,
@@ -44,11 +43,7 @@ const FROM_DESCRIPTOR: u64 = 4;
 fn mounting<M: Mem>(dev_name: Ptr, path: Ptr, kind: Ptr, flags: u64, _data: Ptr, step: Step, ret: Option<i64>) {
     use mount::field as f;
 
-    if gate::open(mount::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&mount::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&mount::DEF, step, marks_of_call, ret) else { return };
     record.put_kernel_str::<GIVEN>(f::dev_name, dev_name);
     put_place::<M>(&mut record, f::path, path);
     record.put_kernel_str::<NAME>(f::r#type, kind);
@@ -60,11 +55,7 @@ fn mounting<M: Mem>(dev_name: Ptr, path: Ptr, kind: Ptr, flags: u64, _data: Ptr,
 fn unmounting<M: Mem>(mnt: Ptr, flags: i32, step: Step, ret: Option<i64>) {
     use umount::field as f;
 
-    if gate::open(umount::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&umount::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&umount::DEF, step, marks_of_call, ret) else { return };
     record.put_path::<M>(f::mountpoint, pointer::<M>(mnt, fact::VFSMOUNT_ROOT), mnt);
     put_file_system(&mut record, mnt, f::r#type, f::dev_name);
     record.put(f::flags, flags as u32 as u64);
@@ -75,11 +66,7 @@ fn unmounting<M: Mem>(mnt: Ptr, flags: i32, step: Step, ret: Option<i64>) {
 fn moving<M: Mem>(from: Ptr, to: Ptr, step: Step, ret: Option<i64>) {
     use moved::field as f;
 
-    if gate::open(moved::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&moved::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&moved::DEF, step, marks_of_call, ret) else { return };
     put_file_system(&mut record, pointer::<Probe>(from, fact::PATH_MNT), f::r#type, f::dev_name);
     put_place::<M>(&mut record, f::from_path, from);
     put_place::<M>(&mut record, f::to_path, to);
@@ -109,11 +96,10 @@ fn put_file_system(record: &mut Record, mnt: Ptr, kind: Field, dev_name: Field) 
 fn mounted(of: Returned) {
     use mount::field as f;
 
-    if of.ret != 0 || gate::open(mount::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&mount::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&mount::DEF) else { return };
     let (path, dir) = of.path();
     let (dev_name, kind, flags) = (of.argument::<0>(), of.argument::<2>(), of.argument::<3>());
     if dev_name != 0 {
@@ -133,11 +119,10 @@ fn unmounted(of: Returned) {
     use haechi_ebpf::filter::Action;
     use umount::field as f;
 
-    if of.ret != 0 || gate::open(umount::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&umount::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&umount::DEF) else { return };
     let (path, dir) = of.path();
     put_asked(&mut record, f::mountpoint, path, dir);
     let flags = if of.action.flags_arg == Action::NONE { 0 } else { of.argument::<1>() };
@@ -150,11 +135,10 @@ fn unmounted(of: Returned) {
 fn was_moved(of: Returned) {
     use moved::field as f;
 
-    if of.ret != 0 || gate::open(moved::ID).is_none() {
+    if of.ret != 0 {
         return;
     }
-    let Some(mut record) = Record::begin(&moved::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&moved::DEF) else { return };
     if of.argument::<4>() & FROM_DESCRIPTOR != 0 {
         let file = by_descriptor(of.argument::<0>() & 0xffff_ffff);
         put_file_system(&mut record, pointer::<Probe>(file, fact::FILE_MNT), f::r#type, f::dev_name);

@@ -15,7 +15,7 @@ use crate::gate;
 use crate::maps::{ENDED, RENAMES, env_max};
 use crate::mem::{Btf, Mem, Probe, Ptr, field, get, has, inside, mask, pointer, pointers};
 use crate::record::{KEYS, Record};
-use crate::task::{head, head_of, innermost};
+use crate::task::{begun, head, head_of, innermost};
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -77,11 +77,7 @@ fn exec(ctx: &BtfTracePointContext, loader: impl Fn(&mut Record, Ptr, Ptr)) {
     use sched_process_exec::field as f;
 
     let (task, bprm): (Ptr, Ptr) = (ctx.arg(0), ctx.arg(2));
-    if gate::open(sched_process_exec::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&sched_process_exec::DEF) else { return };
-    head(&record, Step::Tracepoint, 0, None);
+    let Some(mut record) = begun(&sched_process_exec::DEF, Step::Tracepoint, || 0, None) else { return };
 
     let mm = pointer::<Btf>(task, fact::TASK_MM);
     let exe = pointer::<Btf>(mm, fact::MM_EXE_FILE);
@@ -357,7 +353,7 @@ fn existing(ctx: BtfTracePointContext) {
         return;
     }
     let Some(mut record) = Record::begin(&existing_process::DEF) else { return };
-    head_of::<Btf>(&record, task, tgid);
+    head_of::<Btf>(&record, task);
     let mm = pointer::<Btf>(task, fact::TASK_MM);
     // A kernel thread has no memory of its own, and so no program; a fault for each would be dear.
     let exe = if mm.is_null() { mm } else { pointer::<Btf>(mm, fact::MM_EXE_FILE) };

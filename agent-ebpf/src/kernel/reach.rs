@@ -22,7 +22,7 @@ use crate::record::Record;
 use crate::regs::{Call, argument, call, with_current_regs};
 use crate::socket::Numbers;
 use crate::syscall::{Returned, at_exit, at_return};
-use crate::task::{INIT_PID_NS, head, innermost};
+use crate::task::{INIT_PID_NS, begun, head, innermost};
 
 hooks! {
     /// `int security_bpf(int cmd, union bpf_attr *attr, unsigned int size)`, security/security.c; from 6.15 on there is more.
@@ -68,11 +68,7 @@ fn name_at(cmd: u32) -> Option<u64> {
 fn calling_bpf<M: Mem>(cmd: i32, attr: Ptr, step: Step, ret: Option<i64>) {
     use bpf::field as f;
 
-    if gate::open(bpf::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&bpf::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&bpf::DEF, step, marks_of_call, ret) else { return };
     record.put_int(f::cmd, cmd.into());
     if let Some(at) = name_at(cmd as u32) {
         // SAFETY: the kernel's copy begins with the type.
@@ -87,11 +83,7 @@ fn calling_bpf<M: Mem>(cmd: i32, attr: Ptr, step: Step, ret: Option<i64>) {
 fn called_bpf(of: Returned) {
     use bpf::field as f;
 
-    if gate::open(bpf::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&bpf::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&bpf::DEF) else { return };
     let (cmd, attr) = (of.argument::<0>() as u32, of.argument::<1>());
     record.put_int(f::cmd, cmd as i32 as i64);
     if let Some(at) = name_at(cmd) {
@@ -150,11 +142,10 @@ fn signalling<M: Mem>(task: Ptr, _info: Ptr, signal: i32, _cred: Ptr, step: Step
     let tgid = field::<M, u32>(task, fact::TASK_TGID);
     let own = with_current!(|current: C| field::<C, u32>(current, fact::TASK_TGID));
     // Nothing is sent, it is only asked for; or to oneself.
-    if signal == 0 || tgid == own || gate::open(kill::ID).is_none() {
+    if signal == 0 || tgid == own {
         return;
     }
-    let Some(mut record) = Record::begin(&kill::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
+    let Some(mut record) = begun(&kill::DEF, step, marks_of_call, ret) else { return };
     let leader = pointer::<M>(task, fact::TASK_LEADER);
     record.put(f::pid, tgid.into());
     record.put_int(f::sig, signal.into());
@@ -175,11 +166,10 @@ fn signalled(of: Returned) {
         let leader = pointer::<C>(current, fact::TASK_LEADER);
         innermost::<C>(leader, field::<C, u32>(current, fact::TASK_TGID))
     });
-    if of.ret != 0 || signal == 0 || target as u32 == own.nr || gate::open(kill::ID).is_none() {
+    if of.ret != 0 || signal == 0 || target as u32 == own.nr {
         return;
     }
-    let Some(mut record) = Record::begin(&kill::DEF) else { return };
-    head(&record, Step::RawSyscall, of.call.abi, Some(of.ret));
+    let Some(mut record) = of.begin(&kill::DEF) else { return };
     record.put_int(f::sig, signal.into());
     record.put_int(f::given, target.into());
     if target > 0 && own.ns == INIT_PID_NS {
@@ -224,11 +214,10 @@ fn switched(task: Ptr, namespaces: Ptr, step: Step, marks: u16, ret: Option<i64>
     use switch::field as f;
 
     // A task that ends leaves all of them.
-    if namespaces.is_null() || gate::open(switch::ID).is_none() {
+    if namespaces.is_null() {
         return;
     }
-    let Some(mut record) = Record::begin(&switch::DEF) else { return };
-    head(&record, step, marks, ret);
+    let Some(mut record) = begun(&switch::DEF, step, || marks, ret) else { return };
     record.put(f::pid, field::<Probe, u32>(task, fact::TASK_PID).into());
     for (to, namespace, number) in [
         (f::new_mnt, fact::NSPROXY_MNT, fact::MNT_NS_INUM),
@@ -252,11 +241,7 @@ fn reached<M: Mem, const WRITE: bool>(regs: Ptr, call: Call, step: Step, ret: i6
     use readv::field as f;
 
     let def = if WRITE { &writev::DEF } else { &readv::DEF };
-    if gate::open(def.id).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(def) else { return };
-    head(&record, step, call.abi, Some(ret));
+    let Some(mut record) = begun(def, step, || call.abi, Some(ret)) else { return };
     record.put_int(f::pid, argument::<M, 0>(regs, call.abi) as i32 as i64);
     record.put(f::local_iov, argument::<M, 1>(regs, call.abi));
     record.put(f::liovcnt, argument::<M, 2>(regs, call.abi));

@@ -10,11 +10,10 @@ use haechi_ebpf::wire::flag;
 use crate::apart::apart;
 use crate::descriptor::{self, by_descriptor};
 use crate::file::marks_of_call;
-use crate::gate;
 use crate::mem::{Btf, Mem, Probe, Ptr, field, has, pointer};
 use crate::record::Record;
 use crate::regs::{Call, argument, current_call};
-use crate::task::head;
+use crate::task::begun;
 
 /// Number of a call in each ABI.
 #[derive(Clone, Copy)]
@@ -71,12 +70,8 @@ fn socket_connect_kprobe(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Option<i64>) {
-    if gate::open(event::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&event::DEF) else { return };
-    head(&record, step, marks_of_call(), ret);
-    if let Some(descriptor) = descriptor_of_call([CONNECT, CONNECT]) {
+    let Some(mut record) = begun(&event::DEF, step, marks_of_call, ret) else { return };
+    if let Some(descriptor) = descriptor_of_call([CONNECT]) {
         record.put_int(f::sockfd, descriptor);
     }
     kind::<M>(&mut record, socket);
@@ -86,9 +81,9 @@ fn connecting<M: Mem>(socket: Ptr, address: Ptr, len: i32, step: Step, ret: Opti
 
 /// The descriptor given to a call, if it is one of these that we are in.
 #[inline(always)]
-pub fn descriptor_of_call(calls: [Numbers; 2]) -> Option<i64> {
+pub fn descriptor_of_call<const N: usize>(calls: [Numbers; N]) -> Option<i64> {
     let (call, first) = current_call();
-    (calls[0].is(call) || calls[1].is(call)).then_some(first as i32 as i64)
+    calls.into_iter().any(|c| c.is(call)).then_some(first as i32 as i64)
 }
 
 #[inline(always)]
@@ -101,11 +96,7 @@ fn kind<M: Mem>(record: &mut Record, socket: Ptr) {
 /// The raw plan: connect(2) returned.
 #[inline(always)]
 pub fn at_exit<M: Mem>(regs: Ptr, call: Call, ret: i64) {
-    if gate::open(event::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&event::DEF) else { return };
-    head(&record, Step::RawSyscall, call.abi, Some(ret));
+    let Some(mut record) = begun(&event::DEF, Step::RawSyscall, || call.abi, Some(ret)) else { return };
     let number = argument::<M, 0>(regs, call.abi);
     record.put_int(f::sockfd, number as i32 as i64);
     let socket = descriptor::socket(by_descriptor(number & 0xffff_ffff));
@@ -120,11 +111,7 @@ pub fn at_exit<M: Mem>(regs: Ptr, call: Call, ret: i64) {
 /// The raw plan: a connect was put in a ring.
 #[inline(always)]
 pub fn through_uring(address: u64, len: u32) {
-    if gate::open(event::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&event::DEF) else { return };
-    head(&record, Step::RawSyscall, flag::IO_URING, None);
+    let Some(mut record) = begun(&event::DEF, Step::RawSyscall, || flag::IO_URING, None) else { return };
     record.put_address::<true>(f::remote_addr, address, len.into());
     record.send();
 }

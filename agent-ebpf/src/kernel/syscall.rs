@@ -5,7 +5,9 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, kretprobe, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RetProbeContext, TracePointContext};
-use haechi_ebpf::event::{memfd_create, net_tcp_accept, ptrace, security_file_open, security_socket_connect, syscall};
+use haechi_ebpf::event::{
+    EventDef, memfd_create, net_tcp_accept, ptrace, security_file_open, security_socket_connect, syscall,
+};
 use haechi_ebpf::filter::{Action, SYSCALL_ENTRIES, SYSCALL_NUMBERS, live};
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::flag;
@@ -15,7 +17,7 @@ use crate::maps::{AT_EXIT, live};
 use crate::mem::{Btf, Mem, Ptr, mask};
 use crate::record::Record;
 use crate::regs::{Call, X32_BIT, argument, argument_at, call, number, with_current_regs};
-use crate::task::head;
+use crate::task::begun;
 use crate::{accept, file, gate, socket};
 
 /// What is to be done about a call; nothing for nearly all of them.
@@ -114,6 +116,12 @@ pub struct Returned {
 }
 
 impl Returned {
+    /// Begins the record of an event that it stands for, if anybody wants that.
+    #[inline(always)]
+    pub fn begin(&self, def: &'static EventDef) -> Option<Record> {
+        begun(def, Step::RawSyscall, || self.call.abi, Some(self.ret))
+    }
+
     /// The argument at a position.
     #[inline(always)]
     pub fn argument<const INDEX: usize>(&self) -> u64 {
@@ -163,11 +171,7 @@ pub(crate) use at_exit;
 fn raw<M: Mem>(regs: Ptr, call: Call, ret: Option<i64>) {
     use syscall::field as f;
 
-    if gate::open(syscall::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&syscall::DEF) else { return };
-    head(&record, Step::RawSyscall, call.abi, ret);
+    let Some(mut record) = begun(&syscall::DEF, Step::RawSyscall, || call.abi, ret) else { return };
     record.put(f::nr, call.nr.into());
     record.put(f::arg0, argument::<M, 0>(regs, call.abi));
     record.put(f::arg1, argument::<M, 1>(regs, call.abi));
@@ -183,11 +187,7 @@ fn raw<M: Mem>(regs: Ptr, call: Call, ret: Option<i64>) {
 fn traced<M: Mem>(regs: Ptr, call: Call, step: Step, ret: i64) {
     use ptrace::field as f;
 
-    if gate::open(ptrace::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&ptrace::DEF) else { return };
-    head(&record, step, call.abi, Some(ret));
+    let Some(mut record) = begun(&ptrace::DEF, step, || call.abi, Some(ret)) else { return };
     record.put(f::request, argument::<M, 0>(regs, call.abi));
     record.put_int(f::pid, argument::<M, 1>(regs, call.abi) as i32 as i64);
     record.put(f::addr, argument::<M, 2>(regs, call.abi));
@@ -200,11 +200,7 @@ fn traced<M: Mem>(regs: Ptr, call: Call, step: Step, ret: i64) {
 fn memfd<M: Mem>(regs: Ptr, call: Call, step: Step, ret: i64) {
     use memfd_create::field as f;
 
-    if gate::open(memfd_create::ID).is_none() {
-        return;
-    }
-    let Some(mut record) = Record::begin(&memfd_create::DEF) else { return };
-    head(&record, step, call.abi, Some(ret));
+    let Some(mut record) = begun(&memfd_create::DEF, step, || call.abi, Some(ret)) else { return };
     // MFD_NAME_MAX_LEN is 249.
     record.put_given::<256, true>(f::uname, argument::<M, 0>(regs, call.abi));
     record.put(f::flags, argument::<M, 1>(regs, call.abi) & 0xffff_ffff);

@@ -4,12 +4,14 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
 };
+use haechi_ebpf::event::EventDef;
 use haechi_ebpf::fact;
 use haechi_ebpf::program::Step;
 use haechi_ebpf::wire::{at, flag};
 
+use crate::gate;
 use crate::mem::{Mem, Probe, Ptr, field, get, has, inside, pointer, with_current};
-use crate::record::Slots;
+use crate::record::{Record, Slots};
 
 /// `PF_IO_WORKER` and `PF_KTHREAD` of include/linux/sched.h.
 const PF_IO_WORKER: u32 = 0x10;
@@ -57,7 +59,7 @@ pub fn is_compat<M: Mem>(task: Ptr) -> bool {
     }
 }
 
-/// What the kernel goes by when it names the current task.
+/// What the kernel goes by when it names a task.
 pub struct Who {
     /// Thread.
     pub tid: u32,
@@ -70,16 +72,22 @@ pub struct Who {
 }
 
 impl Who {
+    /// Of any task.
+    #[inline(always)]
+    pub fn of<M: Mem>(task: Ptr) -> Self {
+        Self {
+            tid: field::<M, u32>(task, fact::TASK_PID),
+            tgid: field::<M, u32>(task, fact::TASK_TGID),
+            uid: field::<M, u32>(pointer::<M>(task, fact::TASK_CRED), fact::CRED_UID),
+            cgroup: cgroup::<M>(task),
+        }
+    }
+
     /// Of the current task. Helpers, where each read of its members would be a call of a helper too.
     #[inline(always)]
     pub fn current<M: Mem>(task: Ptr) -> Self {
         if M::TYPED {
-            return Self {
-                tid: field::<M, u32>(task, fact::TASK_PID),
-                tgid: field::<M, u32>(task, fact::TASK_TGID),
-                uid: field::<M, u32>(pointer::<M>(task, fact::TASK_CRED), fact::CRED_UID),
-                cgroup: cgroup::<M>(task),
-            };
+            return Self::of::<M>(task);
         }
         // SAFETY: no preconditions.
         let (ids, uid, cgroup) =
@@ -107,7 +115,11 @@ pub fn task_flags<M: Mem>(task: Ptr) -> u16 {
 
 /// What the header says of any task.
 #[inline(always)]
-fn describe<M: Mem>(record: &Slots, task: Ptr, tid: u32, tgid: u32) {
+fn describe<M: Mem>(record: &Slots, task: Ptr, who: &Who) {
+    record.header_u64(at::CGROUP, who.cgroup);
+    record.header_u32(at::UID, who.uid);
+    record.header_u32(at::TID, who.tid);
+    record.header_u32(at::TGID, who.tgid);
     let leader = pointer::<M>(task, fact::TASK_LEADER);
     record.header_u64(at::START, field::<M, u64>(leader, fact::TASK_START));
     record.header_u32(at::EXEC_ID, field::<M, u32>(task, fact::TASK_EXEC_ID));
@@ -122,13 +134,11 @@ fn describe<M: Mem>(record: &Slots, task: Ptr, tid: u32, tgid: u32) {
     record.header_u32(at::NET_NS, net);
     let parent = pointer::<M>(task, fact::TASK_PARENT);
     record.header_u32(at::PPID, field::<M, u32>(parent, fact::TASK_TGID));
-    let inner = innermost::<M>(task, tid);
+    let inner = innermost::<M>(task, who.tid);
     record.header_u32(at::NS_TID, inner.nr);
     record.header_u32(at::PID_NS, inner.ns);
-    let process = if leader == task { inner.nr } else { innermost::<M>(leader, tgid).nr };
+    let process = if leader == task { inner.nr } else { innermost::<M>(leader, who.tgid).nr };
     record.header_u32(at::NS_TGID, process);
-    record.header_u32(at::TID, tid);
-    record.header_u32(at::TGID, tgid);
     // SAFETY: no preconditions.
     record.header_u64(at::TIME, unsafe { bpf_ktime_get_boot_ns() });
 }
@@ -140,10 +150,7 @@ pub fn head(record: &Slots, step: Step, flags: u16, ret: Option<i64>) {
     // SAFETY: the comm field has the 16 bytes that are written.
     unsafe { bpf_get_current_comm(record.memory().add(at::COMM).cast(), 16) };
     let own = with_current!(|task: M| {
-        let who = Who::current::<M>(task);
-        record.header_u64(at::CGROUP, who.cgroup);
-        record.header_u32(at::UID, who.uid);
-        describe::<M>(record, task, who.tid, who.tgid);
+        describe::<M>(record, task, &Who::current::<M>(task));
         task_flags::<M>(task)
     });
     let result = if ret.is_some() { flag::HAS_RET } else { 0 };
@@ -151,24 +158,31 @@ pub fn head(record: &Slots, step: Step, flags: u16, ret: Option<i64>) {
     record.header_u16(at::FLAGS, own | flags | result | (step as u16) << flag::STEP_SHIFT);
 }
 
+/// Begins a record of what the current task does, if anybody wants it; `flags` is asked only then.
+#[inline(always)]
+pub fn begun(def: &'static EventDef, step: Step, flags: impl FnOnce() -> u16, ret: Option<i64>) -> Option<Record> {
+    gate::open(def.id)?;
+    let record = Record::begin(def)?;
+    head(&record, step, flags(), ret);
+    Some(record)
+}
+
 /// Id of a task's cgroup in the v2 hierarchy.
 #[inline(always)]
-pub fn cgroup<M: Mem>(task: Ptr) -> u64 {
+fn cgroup<M: Mem>(task: Ptr) -> u64 {
     let cgroup = pointer::<M>(pointer::<M>(task, fact::TASK_CGROUPS), fact::CSS_SET_DFL_CGRP);
     field::<M, u64>(pointer::<M>(cgroup, fact::CGROUP_KN), fact::KN_ID)
 }
 
-/// Fills the header for a task that is not the current one. Returns its process.
+/// Fills the header for a task that is not the current one.
 #[inline(always)]
-pub fn head_of<M: Mem>(record: &Slots, task: Ptr, tgid: u32) {
+pub fn head_of<M: Mem>(record: &Slots, task: Ptr) {
     // SAFETY: the comm field has the 16 bytes that are written.
     unsafe {
         let comm = inside(task, fact::TASK_COMM);
         bpf_probe_read_kernel(record.memory().add(at::COMM).cast(), 16, comm.cast());
     }
-    record.header_u64(at::CGROUP, cgroup::<M>(task));
-    record.header_u32(at::UID, field::<M, u32>(pointer::<M>(task, fact::TASK_CRED), fact::CRED_UID));
-    describe::<M>(record, task, field::<M, u32>(task, fact::TASK_PID), tgid);
+    describe::<M>(record, task, &Who::of::<M>(task));
     record.header_u64(at::RET, 0);
     record.header_u16(at::FLAGS, task_flags::<M>(task) | (Step::Iterator as u16) << flag::STEP_SHIFT);
 }
