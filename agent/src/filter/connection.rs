@@ -2,6 +2,7 @@
 //! fit; an empty list takes all.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use haechi_ebpf::event::{Field, net_flow};
@@ -89,6 +90,8 @@ pub const DIRECTIONS: [&str; 3] = ["outgoing", "incoming", "unknown"];
 pub struct Filter {
     words: Words,
     addresses: Vec<Net>,
+    states: Vec<u64>,
+    direction: Option<u64>,
 }
 
 impl Filter {
@@ -96,45 +99,49 @@ impl Filter {
     ///
     /// # Errors
     /// The first that means nothing.
-    pub fn parse(mut words: Words) -> Result<Self, Error> {
+    pub fn parse(words: Words) -> Result<Self, Error> {
         let addresses = words.addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
-        if let Some(direction) = words.direction.iter().find(|d| !DIRECTIONS.contains(&d.as_str())) {
-            return Err(Error::Direction(direction.clone()));
-        }
-        for state in &mut words.states {
-            let name = bare(&state.to_ascii_uppercase().replace('-', "_")).to_owned();
-            if !(1..=12).any(|number| bare(&Symbol::TcpState.of(number).to_string()) == name) {
-                return Err(Error::State(state.clone()));
-            }
-            *state = name;
-        }
-        Ok(Self { words, addresses })
+        let state = |text: &String| {
+            let name = text.to_ascii_uppercase().replace('-', "_");
+            spelled(Symbol::TcpState, 1..=12, bare(&name)).ok_or_else(|| Error::State(text.clone()))
+        };
+        let direction = |text: &String| {
+            let known = DIRECTIONS.contains(&text.as_str()).then(|| spelled(Symbol::FlowDirection, 0..=2, text));
+            known.flatten().ok_or_else(|| Error::Direction(text.clone()))
+        };
+        let states = words.states.iter().map(state).collect::<Result<_, _>>()?;
+        let direction = words.direction.as_ref().map(direction).transpose()?;
+        Ok(Self { words, addresses, states, direction })
     }
 
     /// Whether it is wanted: a record of a connection, of a program (its path, or its name), in containers (their ids).
     #[must_use]
     pub fn takes<'a>(&self, view: &View<'_>, exe: &str, mut containers: impl Iterator<Item = &'a str>) -> bool {
         use net_flow::field as f;
-        let Self { words, addresses } = self;
+        let Self { words, addresses, states, direction } = self;
         let number = |field| view.number(field).unwrap_or_default();
         let ends = [address(view, f::src), address(view, f::dst)];
         let ports = [number(f::src_port) as u16, number(f::dst_port) as u16];
-        let pid = view.process().0.to_string();
-        let state = Symbol::TcpState.of(number(f::state)).to_string();
-        any(&words.processes, |p| *p == pid || p == exe || p == leaf(exe))
+        let is_pid = |p: &str| p == view.process().0.to_string();
+        any(&words.processes, |p| p == exe || p == leaf(exe) || is_pid(p))
             && any(addresses, |net| ends.iter().flatten().any(|a| net.contains(*a)))
             && any(&words.ports, |p| ports.contains(p))
-            && any(&words.states, |s| s == bare(&state))
+            && any(states, |s| *s == number(f::state))
             && (words.containers.is_empty()
                 || containers.any(|id| words.containers.iter().any(|c| id.starts_with(c.as_str()))))
             && any(&words.netns, |n| *n == view.header_u32(at::NET_NS))
-            && words.direction.iter().all(|d| *d == Symbol::FlowDirection.of(number(f::direction)).to_string())
+            && direction.is_none_or(|d| d == number(f::direction))
     }
 }
 
 /// Whether one fits, or there is none to fit.
 fn any<T>(list: &[T], fits: impl FnMut(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(fits)
+}
+
+/// Which of these numbers goes by this name.
+fn spelled(symbol: Symbol, mut numbers: RangeInclusive<u64>, name: &str) -> Option<u64> {
+    numbers.find(|n| bare(&symbol.of(*n).to_string()) == name)
 }
 
 fn bare(state: &str) -> &str {
