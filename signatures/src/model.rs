@@ -33,6 +33,14 @@ pub struct Container {
     pub pod_uid: Option<String>,
 }
 
+impl Container {
+    /// The beginning of its id, as runtimes show it.
+    #[must_use]
+    pub fn short_id(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+}
+
 /// One program of a process: what an exec, or the fork before it, made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {

@@ -15,8 +15,6 @@ use crate::escape::Safe;
 use crate::flows::{Place, Tenant};
 use crate::time::Utc;
 
-/// Characters of a container's id that are shown.
-const SHORT_ID: usize = 12;
 /// Fields that say little to people; JSON has them.
 const QUIET: &[&str] = &["env", "ctime", "inode", "dev", "interpreter_dev", "interpreter_inode", "interpreter_ctime"];
 
@@ -96,7 +94,7 @@ fn event_line(happening: &Happening, context: &Context, line: &mut String) -> fm
 /// Where a connection is, as far as its process does not say it, and who is at its other end.
 fn around(line: &mut String, place: &Place) -> fmt::Result {
     if let Some(container) = place.tenant.as_ref().and_then(Tenant::container) {
-        write!(line, " network_of={}", Safe(container.id.get(..SHORT_ID).unwrap_or(&container.id)))?;
+        write!(line, " network_of={}", Safe(container.short_id()))?;
     }
     if let Some(peer) = &place.peer {
         write!(line, " peer={}", Safe(peer.text()))?;
@@ -142,7 +140,7 @@ fn who(
         write!(line, ", by {}", Safe(parent))?;
     }
     if let Some(container) = container {
-        write!(line, ", container {}", Safe(container.id.get(..SHORT_ID).unwrap_or(&container.id)))?;
+        write!(line, ", container {}", Safe(container.short_id()))?;
     }
     line.push(')');
     Ok(())

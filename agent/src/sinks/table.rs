@@ -28,8 +28,6 @@ use crate::render::{Context, Happening, Item};
 const REMEMBERED: usize = 131_072;
 /// How long a connection that ended stays in the table.
 const ENDED: Duration = Duration::from_secs(5);
-/// Characters of a container's id that are shown.
-const SHORT_ID: usize = 12;
 
 /// What the table is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -274,7 +272,7 @@ fn key(view: &View<'_>) -> (u64, u64) {
 /// A process by name, else the container whose network namespace it is in.
 fn short(name: &str, container: Option<&Container>) -> String {
     match (name, container) {
-        ("", Some(container)) => format!("?@{}", container.id.get(..SHORT_ID).unwrap_or(&container.id)),
+        ("", Some(container)) => format!("?@{}", container.short_id()),
         ("", None) => "?".into(),
         (name, _) => name.into(),
     }
